@@ -1,0 +1,318 @@
+"""The command line. It wires concrete classes; nothing else does.
+
+Heavy imports stand inside the commands, so that `--help` and a faulty recipe answer at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mulligan import __version__
+from mulligan.config import Recipe, apply_overrides, dump_recipe, load_recipe, parse_recipe
+from mulligan.errors import ConfigError, DataError, MulliganError, RunError
+
+if TYPE_CHECKING:
+    from mulligan.types import Verdict
+
+app = typer.Typer(
+    name="mulligan",
+    help="Teach language models to learn from their failures: train, evaluate and look at several attempts per question.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+# typer carries click within itself or beside itself, by version; this is the class of all its usage errors in either case.
+UsageError: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="recipe (TOML)")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="settings of the recipe to change, e.g. optimizer.lr=1e-5")]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status: 0, 2 for anything that the user can mend, 130 when interrupted."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # type: ignore[assignment]
+    try:
+        status = typer.main.get_command(app).main(arguments, prog_name="mulligan", standalone_mode=False)
+        return status if isinstance(status, int) else 0
+    except ConfigError as error:
+        return _fail(error.faults)
+    except MulliganError as error:
+        return _fail([str(error)])
+    except UsageError as error:
+        error.show()  # type: ignore[attr-defined]
+        return 2
+    except (KeyboardInterrupt, typer.Abort):
+        goes_on = ": the same command with --resume goes on from the last checkpoint" if arguments[:1] == ["train"] else ""
+        print(f"interrupted{goes_on}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader has seen enough (mulligan ... | head)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _fail(faults: Sequence[str]) -> int:
+    for fault in faults:
+        print("error: " + " ".join(fault.split()), file=sys.stderr)
+    return 2
+
+
+# ------------------------------------------------------------------------------------------------------------------ train
+
+
+@app.command()
+def train(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="run folder; by default runs/NAME, with the recipe's name")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint of the run folder")] = False,
+    baseline: Annotated[bool, typer.Option("--baseline", help="the single-turn arm: the same recipe with attempts=fixed(1)")] = False,
+    both_arms: Annotated[bool, typer.Option("--both-arms", help="train both arms, into OUT/multi_attempt and OUT/single_turn")] = False,
+) -> None:
+    """Train a model by a recipe."""
+    if baseline and both_arms:
+        raise ConfigError("--baseline and --both-arms contradict each other: --both-arms trains the baseline too")
+    settings = list(overrides or [])
+    arms = _arms(recipe, settings, both_arms) if both_arms else {"": _single_turn(recipe, settings) if baseline else load_recipe(recipe, settings)}
+    first = next(iter(arms.values()))
+    folder = out or Path("runs") / (f"{first.name}-single-turn" if baseline else first.name)
+
+    from mulligan.runlog import RunFolder
+    from mulligan.train import train as run_training
+
+    for arm, settled in arms.items():
+        place = folder / arm
+        # With two arms, the second may not have begun when the first was interrupted.
+        goes_on = resume and not (both_arms and not RunFolder.holds_run(place))
+        print(f"trained: {run_training(settled, place, resume=goes_on)}")
+
+
+def _single_turn(recipe: Path, settings: list[str]) -> Recipe:
+    if any(text.partition("=")[0].strip() == "attempts" for text in settings):
+        raise ConfigError("--baseline sets attempts=fixed(1): drop either the option or the override of attempts")
+    return load_recipe(recipe, [*settings, "attempts=fixed(1)"])
+
+
+def _arms(recipe: Path, settings: list[str], both_arms: bool) -> dict[str, Recipe]:
+    multi = load_recipe(recipe, settings)
+    if multi.attempts.max_attempts == 1:
+        raise ConfigError(f"--both-arms with attempts = {multi.attempts}: both arms would be the same; set attempts, e.g. attempts='uniform(1,5)'")
+    return {"multi_attempt": multi, "single_turn": load_recipe(recipe, [*settings, "attempts=fixed(1)"])}
+
+
+# ------------------------------------------------------------------------------------------------------------------ check
+
+
+@app.command()
+def check(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="stop after the recipe itself: read no problems and no model")] = False,
+) -> None:
+    """Validate a recipe without training: print it resolved, then its problems, parameters, tokens per step and memory."""
+    settled = load_recipe(recipe, overrides or [])
+    print(to_toml(dump_recipe(settled)))
+    if dry_run:
+        return
+    from mulligan.plan import make_plan
+
+    plan = make_plan(settled)
+    for source, aside in plan.set_aside.items():
+        print(f"# set aside of {source}: {len(aside)}" + (f", the first: {aside[0].reason}" if aside else ""))
+    print(f"# problems to train on: {len(plan.problems):,}")
+    print(f"# longest prompt: {plan.longest_prompt:,} tokens")
+    print(f"# parameters: {plan.parameters:,}")
+    print(f"# tokens per step: at most {plan.tokens_per_step:,}")
+    print(f"# memory: about {plan.memory_bytes / 2**30:.1f} GiB")
+
+
+def to_toml(table: dict[str, Any], name: str = "") -> str:
+    """A nested dict of plain values as TOML; what is None is left out (TOML has no null)."""
+    lines = [f"[{name}]"] if name else []
+    lines += [f"{key} = {_toml_value(value)}" for key, value in table.items() if value is not None and not isinstance(value, dict)]
+    sections = [to_toml(value, f"{name}.{key}" if name else key) for key, value in table.items() if isinstance(value, dict)]
+    return "\n".join(lines) + "".join(f"\n\n{section}" for section in sections)
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
+    if isinstance(value, str):  # JSON's escapes are TOML's; DEL alone is not escaped by JSON
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return json.dumps(value)
+
+
+# ------------------------------------------------------------------------------------------------------------------- eval
+
+
+@app.command("eval")
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="MODEL_OR_RUN", help="run folder, model folder, Hub id or .gguf file")],
+    out: Annotated[Path, typer.Option(help="folder for eval.json and the dialogues")],
+    overrides: Overrides = None,
+    problems: Annotated[list[str] | None, typer.Option(help="source of problems; may be given several times; by default those of the run's recipe")] = None,
+    attempts: Annotated[str, typer.Option(help="numbers of attempts to allow: 1-7, or 1,2,5")] = "1-5",
+    samples: Annotated[int, typer.Option(min=0, help="independent samples per problem for pass@k; 0: none")] = 0,
+    temperature: Annotated[float, typer.Option(min=0.0, help="of the dialogues; 0: greedy")] = 0.0,
+    sample_temperature: Annotated[float, typer.Option(min=0.0, help="of the independent samples")] = 1.0,
+    top_p: Annotated[float, typer.Option(min=0.0, max=1.0, help="keep the most likely tokens up to this probability")] = 1.0,
+    limit: Annotated[int | None, typer.Option(min=1, help="first N problems of each source; by default all")] = None,
+    one_pass: Annotated[bool, typer.Option("--one-pass", help="one dialogue with the largest budget, counted up to each k: cheaper, another measure")] = False,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    recipe: Annotated[Path | None, typer.Option(help="take the protocol from this recipe (a run brings its own)")] = None,
+) -> None:
+    """Accuracy against the number of attempts allowed, beside pass@k of the same model."""
+    settled = _eval_recipe(model, recipe, problems, overrides or [])
+    sources = list(problems or settled.problems.eval)
+    if not sources:
+        raise ConfigError(f"no problems to evaluate {model} on: give --problems SOURCE")
+
+    from rich.console import Console
+
+    from mulligan.evaluation import evaluate as evaluate_on
+    from mulligan.evaluation import num_dialogues, parse_attempts, write_evaluation
+    from mulligan.grading import make_grader
+    from mulligan.model import load_policy
+    from mulligan.plan import load_checked
+    from mulligan.report.tables import evaluation_table
+    from mulligan.runtime.local import make_player
+
+    budgets = parse_attempts(attempts)
+    grader = make_grader(settled.grader)
+    sets = [load_checked(source, limit, seed, grader) for source in sources]
+    grader.close()
+    player = make_player(settled, load_policy(settled.model, seed=settled.seed))
+    evaluations = []
+    try:
+        for chosen in sets:
+            with _progress(chosen.source, num_dialogues(len(chosen.problems), budgets, samples, one_pass)) as on_done:
+                done = evaluate_on(
+                    player, chosen, name=chosen.source, attempts=budgets, samples=samples, temperature=temperature, sample_temperature=sample_temperature,
+                    top_p=top_p, one_pass=one_pass, seed=seed, on_done=on_done,
+                )  # fmt: skip
+            evaluations.append(done)
+            Console().print(evaluation_table(done).to_rich())
+            write_evaluation(out, evaluations, model=model)
+    finally:
+        player.grader.close()
+    print(f"written: {out / 'eval.json'}")
+
+
+def _eval_recipe(model: str, recipe: Path | None, problems: list[str] | None, overrides: list[str]) -> Recipe:
+    """The recipe that evaluation plays by: the run's own, or that of --recipe, or the defaults; with the model put in."""
+    from mulligan.runlog import RunFolder
+
+    if RunFolder.holds_run(model):
+        run = RunFolder.open(model)
+        if recipe is not None:
+            raise ConfigError(f"{model} is a run and brings its own recipe: drop --recipe, or change single settings (KEY=VALUE)")
+        if not (run.model / "config.json").exists():
+            raise RunError(f"{model} has no model yet: end its training first (mulligan train RECIPE --out {model} --resume)")
+        table, path = dump_recipe(run.recipe), str(run.model)
+    else:
+        table = dump_recipe(load_recipe(recipe)) if recipe else {"name": "eval", "problems": {"train": (problems or [""])[0]}}
+        path = model
+    faults = apply_overrides(table, overrides)
+    table["model"] = {**table.get("model", {}), "path": path, "tokenizer": None, "revision": None} if "model" not in _sections(overrides) else {
+        **table["model"], "path": path
+    }
+    _lift_training_limits(table)
+    return parse_recipe(table, "settings of the evaluation", faults)
+
+
+def _sections(overrides: list[str]) -> set[str]:
+    return {text.partition("=")[0].partition(".")[0].strip() for text in overrides}
+
+
+def _lift_training_limits(table: dict[str, Any]) -> None:
+    """Evaluation learns nothing: a long dialogue need not fit a training pass."""
+    longest = table.get("protocol", {}).get("max_dialogue_tokens")
+    if isinstance(longest, int):
+        train_table = table.setdefault("train", {})
+        train_table["micro_batch_tokens"] = max(longest, train_table.get("micro_batch_tokens", 0))
+
+
+# ------------------------------------------------------------------------------------------------------------------ grade
+
+
+@app.command()
+def grade(
+    gold: Annotated[str | None, typer.Option(help="the right answer")] = None,
+    text: Annotated[str | None, typer.Option(help="the attempt, whole, with its answer in a box")] = None,
+    kind: Annotated[str, typer.Option(help="math, numeric, text, or module:function")] = "math",
+    file: Annotated[Path | None, typer.Option(help='pairs to grade: JSONL with "gold" and "text" (and "kind") a line')] = None,
+    deadline: Annotated[float, typer.Option(help="seconds per answer")] = 5.0,
+) -> None:
+    """Grade an attempt against a gold answer; prints the verdict as JSON, one line a pair, in order."""
+    if (file is None) == (gold is None or text is None) or (file is not None and (gold is not None or text is not None)):
+        raise ConfigError("give either --gold and --text, or --file")
+    if deadline <= 0:
+        raise ConfigError(f"--deadline {deadline}: give the seconds that one answer may take, more than 0")
+    pairs = [(gold, text, kind)] if file is None else list(_read_pairs(file, kind))
+
+    from mulligan.grading import grade_text
+
+    for right, attempt, how in pairs:
+        assert right is not None and attempt is not None
+        print(json.dumps(_verdict_json(grade_text(right, attempt, kind=how, deadline=deadline)), ensure_ascii=False), flush=True)
+
+
+def _verdict_json(verdict: Verdict) -> dict[str, Any]:
+    return {"verdict": verdict.kind.value, "reason": verdict.reason, "answer": verdict.answer, "ms": round(verdict.ms, 3)}
+
+
+def _read_pairs(path: Path, kind: str) -> Iterator[tuple[str, str, str]]:
+    """Raises DataError naming the line, before anything is graded."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from None
+    if not any(line.strip() for line in lines):
+        raise DataError(f"{path}: no pairs in it: write one JSON object a line, with 'gold' and 'text'")
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            pair = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{path}, line {number}: not valid JSON ({error})") from None
+        for key in ("gold", "text"):
+            if not isinstance(pair, dict) or not isinstance(pair.get(key), str):
+                raise DataError(f"{path}, line {number}: {key!r} must be there and be a string")
+        yield pair["gold"], pair["text"], str(pair.get("kind", kind))
+
+
+# ----------------------------------------------------------------------------------------------------------------- others
+
+
+@app.command()
+def quickstart(out: Annotated[Path, typer.Option(help="folder for the table, the plot and summary.json")] = Path("runs/quickstart")) -> None:
+    """The effect in minutes: train tiny models from scratch, with and without several attempts, and compare them."""
+    from mulligan.quickstart import run_quickstart
+
+    run_quickstart(out)
+
+
+@app.command()
+def version() -> None:
+    """Print the versions of mulligan and of what it stands on."""
+    from importlib.metadata import version as version_of
+    from platform import python_version
+
+    others = ", ".join(f"{name} {version_of(name)}" for name in ("torch", "transformers"))
+    print(f"mulligan {__version__} (python {python_version()}, {others})")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

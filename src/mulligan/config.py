@@ -1,0 +1,388 @@
+"""The recipe: frozen pydantic models read from TOML, with dotted overrides from the command line. Torch-free.
+
+Every fault of a recipe is reported at once, each with the nearest known key or the values allowed, before anything heavy loads.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from mulligan.errors import ConfigError
+
+
+class Section(BaseModel):
+    """Base of every section: frozen, and an unknown key is a fault."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+# --------------------------------------------------------------------------------------------------------------- attempts
+
+
+class AttemptBudget(Section):
+    """The distribution of the number of attempts N: `weights[i]` is the probability of N = i + 1.
+
+    Written `uniform(1,5)`, `fixed(3)`, or `weights(1,0,2)` (relative weights of 1, 2, 3 attempts).
+    """
+
+    text: str
+    weights: tuple[float, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> AttemptBudget:
+        """Parse the written form. Raises ValueError with the forms that are understood."""
+        forms = "write 'uniform(1,5)', 'fixed(2)' or 'weights(1,1,2)'"
+        match = re.fullmatch(r"\s*(uniform|fixed|weights)\s*\(([^()]*)\)\s*", str(text))
+        if not match:
+            raise ValueError(f"attempts: {text!r} is not a budget; {forms}")
+        kind, inner = match[1], match[2]
+        try:
+            numbers = [float(x) for x in inner.split(",")]
+        except ValueError:
+            raise ValueError(f"attempts: {text!r} holds something that is not a number; {forms}") from None
+        if kind != "weights" and any(n != int(n) for n in numbers):
+            raise ValueError(f"attempts: {text!r}: the number of attempts must be whole; {forms}")
+        if kind == "fixed" and len(numbers) == 1:
+            low = high = int(numbers[0])
+        elif kind == "uniform" and len(numbers) == 2:
+            low, high = int(numbers[0]), int(numbers[1])
+        elif kind == "weights":
+            if min(numbers) < 0 or not sum(numbers) > 0 or sum(numbers) == float("inf"):
+                raise ValueError(f"attempts: {text!r}: weights must be finite, at least 0, and not all 0")
+            return cls(text=f"weights({inner})", weights=tuple(n / sum(numbers) for n in numbers))
+        else:
+            raise ValueError(f"attempts: {text!r} has the wrong number of values; {forms}")
+        if low < 1:
+            raise ValueError(f"attempts: {text!r}: a budget must allow at least 1 attempt")
+        if high < low:
+            raise ValueError(f"attempts: {text!r}: the upper bound {high} is below the lower bound {low}")
+        if high > 1000:
+            raise ValueError(f"attempts: {text!r}: at most 1000 attempts")
+        share = 1.0 / (high - low + 1)
+        written = f"fixed({low})" if kind == "fixed" else f"uniform({low},{high})"
+        return cls(text=written, weights=(0.0,) * (low - 1) + (share,) * (high - low + 1))
+
+    @property
+    def max_attempts(self) -> int:
+        return max(i + 1 for i, w in enumerate(self.weights) if w > 0)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def _budget(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        return value
+    return AttemptBudget.parse(f"fixed({value})" if isinstance(value, int) else value)
+
+
+Budget = Annotated[AttemptBudget, BeforeValidator(_budget)]
+
+
+# --------------------------------------------------------------------------------------------------------------- sections
+
+
+class TinyModel(Section):
+    """A Llama configuration, trained from scratch over the small word-level vocabulary of the built-in tasks."""
+
+    hidden_size: int = Field(128, ge=8)
+    layers: int = Field(4, ge=1)
+    heads: int = Field(4, ge=1)
+    kv_heads: int | None = Field(None, ge=1, description="heads / kv_heads queries share a key; None: as many as heads")
+    intermediate_size: int = Field(344, ge=8)
+    max_position_embeddings: int = Field(512, ge=16)
+    tie_word_embeddings: bool = False
+
+
+class ModelConfig(Section):
+    """`path`: a folder, a Hub id, a .gguf file, or `tiny:` (see the [model.tiny] table)."""
+
+    path: str
+    tokenizer: str | None = Field(None, description="folder or Hub id; None: the model's own")
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    device: str = "auto"
+    gradient_checkpointing: bool = False
+    tiny: TinyModel = TinyModel()
+
+
+class ProblemsConfig(Section):
+    """Where questions come from; the same source strings as on the command line."""
+
+    train: str
+    eval: tuple[str, ...] = ()
+    limit: int | None = Field(None, ge=1)
+
+
+class ProtocolConfig(Section):
+    """How an attempt is asked for, ended and answered."""
+
+    system: str = Field("Please reason step by step, and put your final answer within \\boxed{}.", description="system turn, with fields {n} and {s} (plural s); empty: none")
+    question: str = Field("{question}", description="first user turn; fields {question}, {n}, {s}")
+    state_budget: bool = Field(True, description="say in the prompt how many attempts there are")
+    budget_text: str = Field(" You have {n} attempt{s} to answer the question.", description="appended to the system turn (or the question) when state_budget")
+    feedback: str = Field(
+        "verdict and attempts left",
+        description="none | verdict | verdict and attempts left | a template with fields {n} {s} {attempt} {answer} {outcome} {reason} and the verdict's own | module:function",
+    )
+    feedback_role: Literal["user", "system"] = "user"
+    stop: Literal["answer", "end_of_turn"] = "answer"
+    max_attempt_tokens: int = Field(512, ge=1)
+    max_dialogue_tokens: int = Field(2048, ge=2, description="prompt, attempts and feedback together")
+    budget_per: Literal["group", "rollout"] = Field("group", description="whether the rollouts of a group share one stated budget")
+
+
+class RewardConfig(Section):
+    """+1 / -0.5 / -1 in the paper. `discount` multiplies the success reward by discount^(t-1) for a success at attempt t;
+    `no_answer_cost` is taken off at every attempt without an answer."""
+
+    correct: float = 1.0
+    wrong: float = -0.5
+    no_answer: float = -1.0
+    discount: float = Field(1.0, gt=0, le=1)
+    no_answer_cost: float = Field(0.0, ge=0)
+
+
+class GraderConfig(Section):
+    kind: str | None = Field(None, description="math | numeric | text | module:function; None: as the problem source says")
+    workers: int = Field(1, ge=1)
+    deadline: float = Field(5.0, gt=0, description="seconds per answer")
+    max_failure_rate: float = Field(0.01, ge=0, le=1, description="the run stops when more of the verdicts than this are ungradable")
+
+
+class SamplingConfig(Section):
+    temperature: float = Field(1.0, ge=0, description="0: greedy")
+    top_p: float = Field(1.0, gt=0, le=1)
+    max_rows: int = Field(64, ge=1, description="dialogues decoded at once")
+    prefill_tokens: int = Field(4096, ge=16, description="prompt and feedback tokens read in one forward pass, at most")
+
+
+AdvantageName = Literal["gae", "grpo", "dr_grpo", "rloo", "reinforce++", "attempt"]
+
+
+class AdvantageConfig(Section):
+    name: AdvantageName = "attempt"
+    gamma: float = Field(1.0, ge=0, le=1, description="gae: discount per sampled token")
+    lam: float = Field(0.99, ge=0, le=1, description="gae: lambda per sampled token")
+    normalize: Literal["none", "batch"] = Field("batch", description="whiten over the batch's tokens (gae, reinforce++) or scale by the batch's standard deviation (attempt)")
+    one_step: bool = Field(False, description="attempt: 1 - V(t) on success and V(t+1) - V(t) on failure instead of outcome - V(t)")
+    min_count: int = Field(4, ge=1, description="attempt: rollouts of the group needed for a baseline of its own; else the batch's")
+
+
+class LossConfig(Section):
+    clip_low: float = Field(0.2, ge=0)
+    clip_high: float = Field(0.2, ge=0)
+    mean: Literal["token", "sequence", "constant"] = Field("token", description="token: over the step's sampled tokens; sequence: mean per dialogue, then over dialogues; constant: dialogues x max_dialogue_tokens (Dr. GRPO)")
+    kl: float = Field(0.0, ge=0, description="coefficient of the KL to the initial model")
+    kl_estimator: Literal["k1", "k2", "k3"] = "k3"
+    kl_in_reward: bool = False
+    entropy: float = Field(0.0, ge=0)
+    value: float = Field(0.5, ge=0)
+    value_clip: float = Field(0.2, ge=0, description="0: off")
+    importance_cap: float = Field(0.0, ge=0, description="truncated importance weights between sampler and learner; 0: off")
+
+
+class CriticConfig(Section):
+    kind: Literal["head", "separate"] = "separate"
+    lr: float | None = Field(None, gt=0, description="None: the policy's")
+    warmup_steps: int = Field(0, ge=0, description="steps on which only the critic learns")
+
+
+class OptimizerConfig(Section):
+    name: Literal["adamw", "muon"] = "adamw"
+    lr: float = Field(1e-6, gt=0)
+    muon_lr: float = Field(2e-2, gt=0, description="muon: for matrices; lr is for everything else")
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    grad_clip: float = Field(1.0, ge=0, description="0: off")
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup: float = Field(0.03, ge=0, description="below 1: share of the run; else steps")
+    decay: float = Field(1.0, ge=0, le=1, description="share of the run, at its end, over which the rate falls")
+    final: float = Field(0.0, ge=0, le=1, description="last learning rate as a share of the peak")
+
+
+class WarmupConfig(Section):
+    """Supervised warm-up on dialogues before reinforcement learning; `steps = 0`: none."""
+
+    steps: int = Field(0, ge=0)
+    batch_size: int = Field(64, ge=1)
+    data: str | None = Field(None, description="JSONL of {\"messages\": [...]}; None: the built-in task's own dialogues")
+    optimizer: OptimizerConfig = OptimizerConfig(lr=1e-5)
+
+
+class TrainConfig(Section):
+    steps: int = Field(100, ge=0, description="0: the warm-up alone")
+    max_tokens: int | None = Field(None, ge=1, description="end, and scale the schedule, by sampled tokens instead of steps (equal tokens for every arm)")
+    problems_per_step: int = Field(16, ge=1)
+    group_size: int = Field(8, ge=1)
+    minibatches: int = Field(1, ge=1, description="optimiser steps per batch of rollouts")
+    epochs: int = Field(1, ge=1)
+    micro_batch_tokens: int = Field(4096, ge=16, description="tokens in one forward and backward pass")
+    eval_every: int = Field(0, ge=0)
+    threads: int | None = Field(None, ge=1, description="CPU threads; None: torch's default")
+
+
+class LogConfig(Section):
+    checkpoint_every: int = Field(10, ge=1)
+    keep_checkpoints: int = Field(2, ge=1)
+    rollouts: bool = True
+    tensorboard: bool = False
+
+
+class EvalConfig(Section):
+    """What the run evaluates at its end (and every `train.eval_every` steps)."""
+
+    attempts: str = "1-5"
+    samples: int = Field(0, ge=0, description="independent samples per problem for pass@k; 0: none")
+    temperature: float = Field(0.0, ge=0)
+    sample_temperature: float = Field(1.0, gt=0, description="of the pass@k samples")
+    limit: int = Field(200, ge=0, description="0: all")
+
+
+class Recipe(Section):
+    name: str = "run"
+    seed: int = Field(0, ge=0)
+    attempts: Budget = AttemptBudget.parse("uniform(1,5)")
+    model: ModelConfig
+    problems: ProblemsConfig
+    protocol: ProtocolConfig = ProtocolConfig()
+    reward: RewardConfig = RewardConfig()
+    grader: GraderConfig = GraderConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    advantage: AdvantageConfig = AdvantageConfig()
+    loss: LossConfig = LossConfig()
+    critic: CriticConfig = CriticConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    warmup: WarmupConfig = WarmupConfig()
+    train: TrainConfig = TrainConfig()
+    log: LogConfig = LogConfig()
+    eval: EvalConfig = EvalConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        faults = []
+        dialogues = self.train.problems_per_step * self.train.group_size
+        if self.protocol.max_attempt_tokens >= self.protocol.max_dialogue_tokens:
+            faults.append("protocol.max_attempt_tokens must be below protocol.max_dialogue_tokens: lower the one or raise the other")
+        if self.advantage.name in ("grpo", "dr_grpo", "rloo") and self.train.group_size < 2:
+            faults.append(f"advantage.name = {self.advantage.name!r} compares the rollouts of a group: set train.group_size to 2 or more")
+        if self.train.minibatches > dialogues:
+            faults.append(f"train.minibatches = {self.train.minibatches} is more than the {dialogues} dialogues of a step: lower it")
+        if self.sampling.temperature == 0:
+            faults.append("sampling.temperature = 0 cannot explore: training needs a temperature above 0")
+        if self.train.micro_batch_tokens < self.protocol.max_dialogue_tokens:
+            faults.append("train.micro_batch_tokens is below protocol.max_dialogue_tokens: one dialogue must fit one pass; raise it")
+        if self.loss.kl_in_reward and self.loss.kl == 0:
+            faults.append("loss.kl_in_reward without loss.kl: set loss.kl above 0 or drop kl_in_reward")
+        if faults:
+            raise ValueError("\n".join(faults))
+        return self
+
+
+# ---------------------------------------------------------------------------------------------------------------- loading
+
+
+def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
+    """Read a TOML recipe and apply dotted overrides (`optimizer.lr=1e-5`).
+
+    Raises:
+        ConfigError: every fault at once: unreadable file, broken TOML, unknown key (with the nearest known one), bad value.
+    """
+    path = Path(path)
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such recipe") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error})") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    return parse_recipe(table, str(path), apply_overrides(table, overrides))
+
+
+def parse_recipe(table: dict[str, Any], origin: str = "recipe", faults: list[str] | tuple[str, ...] = ()) -> Recipe:
+    """Validate a recipe given as a nested dict; faults found before (in overrides) are reported with the others."""
+    found = list(faults)
+    try:
+        recipe = Recipe.model_validate(table)
+    except ValidationError as error:
+        found += [f"{origin}: {line}" for e in error.errors() for line in _explain(e)]
+        raise ConfigError(found) from None
+    if found:
+        raise ConfigError(found)
+    return recipe
+
+
+def apply_overrides(table: dict[str, Any], overrides: list[str] | tuple[str, ...]) -> list[str]:
+    """Set dotted overrides in a nested dict, in place; returns the faults, for `parse_recipe` to report with its own."""
+    return [fault for text in overrides if (fault := _apply_override(table, text))]
+
+
+def _apply_override(table: dict[str, Any], text: str) -> str | None:
+    """Set one dotted key in place; returns the fault, or None."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        return f"override {text!r}: write key=value, e.g. optimizer.lr=1e-5"
+    node = table
+    *parents, last = key.strip().split(".")
+    for parent in parents:
+        node = node.setdefault(parent, {})
+        if not isinstance(node, dict):
+            return f"override {text!r}: {parent!r} is a value, not a section"
+    node[last] = _toml_value(value.strip())
+    return None
+
+
+def _toml_value(text: str) -> Any:
+    """A bare word is a string; anything TOML understands keeps its type; `null` is None."""
+    if text in ("null", "none", "None") :
+        return None if text != "none" else "none"
+    try:
+        return tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _explain(error: Any) -> list[str]:
+    """One pydantic error as sentences that name the key and the fix."""
+    where = ".".join(str(part) for part in error["loc"])
+    kind = error["type"]
+    if kind == "extra_forbidden":
+        known = _known_keys(error["loc"][:-1])
+        near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else "known keys: " + ", ".join(sorted(known))
+        return [f"unknown key {where!r}; {hint}"]
+    if kind == "missing":
+        return [f"{where!r} is missing: set it in the recipe"]
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if kind == "literal_error":
+        near = difflib.get_close_matches(str(error["input"]), [w.strip("'") for w in re.findall(r"'[^']*'", message)], n=1)
+        message = f"{error['input']!r} is not known; " + message.replace("Input should be", "use") + (f" (did you mean {near[0]!r}?)" if near else "")
+    lines = message.split("\n")
+    return [f"{where}: {line}" if where and not line.startswith(where) else line for line in lines]
+
+
+def _known_keys(loc: tuple[Any, ...]) -> list[str]:
+    model: Any = Recipe
+    for part in loc:
+        inner = model.model_fields.get(part)
+        annotation = inner.annotation if inner else None
+        candidates = [annotation, *get_args(annotation)]
+        model = next((a for a in candidates if isinstance(a, type) and issubclass(a, BaseModel)), None)
+        if model is None:
+            return []
+    return list(model.model_fields)
+
+
+def dump_recipe(recipe: Recipe) -> dict[str, Any]:
+    """The resolved recipe as JSON-able data; `parse_recipe` reads it back to an equal recipe."""
+    table = recipe.model_dump(mode="json")
+    table["attempts"] = recipe.attempts.text
+    return table

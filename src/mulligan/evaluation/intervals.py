@@ -1,0 +1,180 @@
+"""Confidence intervals over problems (and seeds): the percentile bootstrap, with a rule for samples that show no variation.
+
+Suffixes: `_P` problem, `_S` seed, `_R` resample.
+
+**Samples without variation.** When every value is the same (0 of n solved, n of n, no difference anywhere) the bootstrap
+interval has no width, which claims certainty that n problems cannot give. There the question is what share u of problems may
+behave otherwise although none of n did; Wilson's score interval for 0 of n answers u = z^2 / (n + z^2). A deviating problem can
+at most take a value at the end of the scale, so the interval is [v - u (v - lowest), v + u (highest - v)] around the common
+value v. For 0 of n and n of n this *is* Wilson's interval (E. B. Wilson, 1927).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+
+_CHUNK = 4_000_000  # draws made at once: 32 MB, whatever the number of problems
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate with its confidence bounds; `n` problems went into it."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    def to_json(self) -> dict[str, float | int]:
+        return {"mean": self.mean, "low": self.low, "high": self.high, "n": self.n}
+
+    @classmethod
+    def from_json(cls, table: Mapping[str, Any]) -> Interval:
+        return cls(float(table["mean"]), float(table["low"]), float(table["high"]), int(table["n"]))
+
+    @classmethod
+    def exact(cls, value: float) -> Interval:
+        """A value known by computation (a bound): no width, no problems."""
+        return cls(value, value, value, 0)
+
+    def overlaps(self, other: Interval) -> bool:
+        return self.low <= other.high and other.low <= self.high
+
+    @property
+    def width(self) -> float:
+        return self.high - self.low
+
+
+def bootstrap_mean(
+    values_P: ArrayLike, *, level: float = 0.95, resamples: int = 2000, seed: int = 0, bounds: tuple[float, float] | None = (0.0, 1.0)
+) -> Interval:
+    """Mean of one value per problem, with the percentile bootstrap interval over problems (Efron, 1979).
+
+    Args:
+        values_P: one finite value per problem, in the unit of the result.
+        bounds: the scale's ends, used only when all values are equal (see the module's text); None: no scale (tokens), in which
+            case equal values give an interval without width.
+        seed: the same values and seed give the same interval.
+
+    Raises:
+        ValueError: no values, a value that is not finite, or a level outside (0, 1).
+    """
+    values_P = _checked(values_P, 1)
+    n = len(values_P)
+    return bootstrap_ratio(values_P, np.ones(n), level=level, resamples=resamples, seed=seed, bounds=bounds)
+
+
+def paired_difference(a_P: ArrayLike, b_P: ArrayLike, *, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> Interval:
+    """Mean of a - b over problems that both saw, in the same order; values in [0, 1], so differences in [-1, 1].
+
+    Resampling problems (not the two arms apart) keeps what is common to both arms, a problem's difficulty, out of the interval.
+    """
+    a_P, b_P = _checked(a_P, 1), _checked(b_P, 1)
+    if len(a_P) != len(b_P):
+        raise ValueError(f"{len(a_P)} values against {len(b_P)}: a paired difference needs both arms on the same problems")
+    return bootstrap_mean(a_P - b_P, level=level, resamples=resamples, seed=seed, bounds=(-1.0, 1.0))
+
+
+def bootstrap_ratio(
+    numerator_P: ArrayLike,
+    denominator_P: ArrayLike,
+    *,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+    bounds: tuple[float, float] | None = (0.0, 1.0),
+) -> Interval:
+    """sum(numerator) / sum(denominator) with a bootstrap interval over problems.
+
+    For rates over attempts: a problem brings several attempts or none, and attempts of one dialogue are not independent, so
+    whole problems are resampled. Problems with denominator 0 take no part; `n` counts the others.
+
+    Raises:
+        ValueError: no problem with a positive denominator, shapes that disagree, values that are not finite.
+    """
+    top_P, bottom_P = _checked(numerator_P, 1), _checked(denominator_P, 1)
+    if len(top_P) != len(bottom_P) or (bottom_P < 0).any():
+        raise ValueError("a ratio needs as many numerators as denominators, and no negative denominator")
+    top_P, bottom_P = top_P[bottom_P > 0], bottom_P[bottom_P > 0]
+    n = len(top_P)
+    if n == 0:
+        raise ValueError("an interval needs at least one problem")
+    mean = float(top_P.sum() / bottom_P.sum())
+    ratio_P = top_P / bottom_P
+    if np.all(ratio_P == ratio_P[0]):
+        return _without_variation(float(ratio_P[0]), n, level, bounds)
+    # Drawing n problems with replacement is drawing how often each distinct value comes: the same distribution, and for 0/1
+    # outcomes two counts a resample instead of n indices.
+    distinct, counts = np.unique(np.stack([top_P, bottom_P], axis=1), axis=0, return_counts=True)
+    rng = np.random.default_rng(seed)
+    parts = []
+    for size in _chunks(resamples, len(counts)):
+        sums_R2 = rng.multinomial(n, counts / n, size=size) @ distinct
+        parts.append(sums_R2[:, 0] / sums_R2[:, 1])
+    return _percentiles(mean, np.concatenate(parts), level, n)
+
+
+def bootstrap_seeds(
+    values_SP: ArrayLike, *, level: float = 0.95, resamples: int = 2000, seed: int = 0, bounds: tuple[float, float] | None = (0.0, 1.0)
+) -> Interval:
+    """Mean over seeds x problems, for a method trained with several seeds and evaluated on the same problems.
+
+    Two-level: each resample draws seeds with replacement and, independently, problems with replacement (the design is crossed:
+    every seed sees every problem), and takes the mean of the cells. With one seed this is the bootstrap over problems alone; with
+    fewer than five seeds the interval is too narrow, since S seeds show only (S - 1)/S of the variance between seeds. `n` is the number of problems.
+    """
+    values_SP = _checked(values_SP, 2)
+    seeds, n = values_SP.shape
+    if np.all(values_SP == values_SP.flat[0]):
+        return _without_variation(float(values_SP.flat[0]), n, level, bounds)
+    rng = np.random.default_rng(seed)
+    parts = []
+    for size in _chunks(resamples, n):
+        seed_weight_RS = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=size) / seeds
+        by_problem_RP = seed_weight_RS @ values_SP
+        index_RP = rng.integers(0, n, size=(size, n))
+        parts.append(np.take_along_axis(by_problem_RP, index_RP, axis=1).mean(axis=1))
+    return _percentiles(float(values_SP.mean()), np.concatenate(parts), level, n)
+
+
+def _checked(values: ArrayLike, dimensions: int) -> Floats:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != dimensions:
+        raise ValueError(f"expected {dimensions} dimension(s), got shape {array.shape}")
+    if array.size == 0:
+        raise ValueError("an interval needs at least one problem")
+    if not np.isfinite(array).all():
+        raise ValueError("an interval needs finite values: leave problems without a value out first")
+    return array
+
+
+def _chunks(resamples: int, n: int) -> list[int]:
+    if resamples < 1:
+        raise ValueError(f"resamples = {resamples}: at least 1 is needed")
+    step = max(1, _CHUNK // n)
+    return [min(step, resamples - start) for start in range(0, resamples, step)]
+
+
+def _percentiles(mean: float, means_R: Floats, level: float, n: int) -> Interval:
+    if not 0 < level < 1:
+        raise ValueError(f"level = {level}: must lie between 0 and 1")
+    low, high = np.quantile(means_R, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(mean, float(low), float(high), n)
+
+
+def _without_variation(value: float, n: int, level: float, bounds: tuple[float, float] | None) -> Interval:
+    if not 0 < level < 1:
+        raise ValueError(f"level = {level}: must lie between 0 and 1")
+    if bounds is None:
+        return Interval(value, value, value, n)
+    z2 = NormalDist().inv_cdf((1 + level) / 2) ** 2
+    unseen = z2 / (n + z2)
+    return Interval(value, value - unseen * (value - bounds[0]), value + unseen * (bounds[1] - value), n)

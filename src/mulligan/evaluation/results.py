@@ -1,0 +1,79 @@
+"""An evaluation on disk: `eval.json` (figures) and `dialogues.parquet` (every dialogue behind them)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from mulligan import __version__
+from mulligan.errors import ConfigError, RunError
+from mulligan.evaluation.accuracy import Evaluation
+from mulligan.transcripts import rollout_table, write_table, written_whole
+
+EVAL_JSON = "eval.json"
+DIALOGUES = "dialogues.parquet"
+
+
+def eval_json(evaluations: Sequence[Evaluation], *, model: str) -> dict[str, Any]:
+    """{"model", "version", "seed", "problem_sets": {name: figures}}; see `Evaluation.to_json` for the figures.
+
+    Raises:
+        ConfigError: two problem sets under one name, or evaluations with different seeds.
+    """
+    names = [e.name for e in evaluations]
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise ConfigError(f"problem set {twice[0]!r} was given twice: give each one once, or files with different names")
+    if len({e.seed for e in evaluations}) > 1:
+        raise ConfigError("evaluations with different seeds cannot stand in one eval.json: write one file per seed")
+    return {
+        "model": model,
+        "version": __version__,
+        "seed": evaluations[0].seed if evaluations else None,
+        "problem_sets": {e.name: e.to_json() for e in evaluations},
+    }
+
+
+def dialogue_table(evaluation: Evaluation) -> pa.Table:
+    """Every dialogue of the evaluation, one a row; `stage` is `attempts` (a dialogue with budget k) or `samples` (for pass@k)."""
+    tables = [rollout_table(p.groups, stage=p.stage, step=p.k if p.stage == "attempts" else 0, problem_set=evaluation.name) for p in evaluation.plays]
+    return pa.concat_tables(tables)
+
+
+def write_evaluation(folder: str | Path, evaluations: Sequence[Evaluation], *, model: str) -> Path:
+    """Write both files into the folder (made if need be), each whole or not at all; returns the path of eval.json.
+
+    Raises:
+        ConfigError: as `eval_json`.
+        RunError: the folder cannot be written.
+    """
+    folder = Path(folder)
+    table = eval_json(evaluations, model=model)
+    if evaluations:
+        write_table(folder / DIALOGUES, pa.concat_tables([dialogue_table(e) for e in evaluations]))
+    path = folder / EVAL_JSON
+    with written_whole(path, "the figures") as temporary:
+        temporary.write_text(json.dumps(table, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    return path
+
+
+def read_evaluation(path: str | Path) -> dict[str, Any]:
+    """The content of an eval.json, given the file or its folder.
+
+    Raises:
+        RunError: no such file, or not an eval.json.
+    """
+    path = Path(path)
+    path = path / EVAL_JSON if path.is_dir() else path
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{path}: no such file; run mulligan eval with --out first") from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: not readable as JSON ({error}); run mulligan eval again") from None
+    if not isinstance(table, dict) or "problem_sets" not in table:
+        raise RunError(f"{path}: no 'problem_sets' in it, so this is not an eval.json; give one that mulligan eval wrote")
+    return table

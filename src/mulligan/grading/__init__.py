@@ -1,0 +1,6 @@
+"""Graders: an attempt's text in, a verdict out. Fast paths in the process itself; the rest in workers that can be killed."""
+
+from mulligan.grading.extract import extract_boxed
+from mulligan.grading.grader import Grader, RoutingGrader, grade_answer, grade_text, make_grader
+
+__all__ = ["Grader", "RoutingGrader", "extract_boxed", "grade_answer", "grade_text", "make_grader"]

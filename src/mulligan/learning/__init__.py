@@ -1,0 +1,1 @@
+"""Learning: advantages and losses (pure), packing, and the learner that applies them."""

@@ -1,0 +1,60 @@
+"""From groups of rollouts to what the learner trains on: per-token advantages, old log-probs, reference log-probs, value targets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from mulligan.config import Recipe
+from mulligan.learning.advantages import compute_advantages
+from mulligan.learning.batch import TrainSequence
+from mulligan.learning.learner import Learner
+from mulligan.learning.losses import kl_T
+from mulligan.types import Group
+
+
+@dataclass(frozen=True, slots=True)
+class Experience:
+    """`sequences` holds the trainable rollouts; `advantages` one array per rollout of the groups, flattened, for the record."""
+
+    sequences: list[TrainSequence]
+    advantages: list[np.ndarray]
+    metrics: dict[str, float]
+
+
+def make_experience(groups: Sequence[Group], learner: Learner, recipe: Recipe) -> Experience:
+    """Value every sampled token of every rollout.
+
+    Old log-probs are the sampler's own where nothing but the temperature shaped the distribution (sampler and learner are the
+    same weights; the drift is logged); with top-p, or with importance weights, the learner recomputes them.
+    """
+    rollouts = [r for g in groups for r in g.rollouts]
+    plain = [TrainSequence.of(r.transcript) for r in rollouts]
+    sampler = [np.asarray(r.transcript.logprobs, dtype=np.float32)[s.actions] for r, s in zip(rollouts, plain, strict=True)]
+    recompute = recipe.sampling.top_p < 1 or recipe.loss.importance_cap > 0
+    columns: dict[str, list[np.ndarray]] = {"sampler_logprobs": sampler, "old_logprobs": learner.logprobs(plain) if recompute else sampler}
+
+    kl_penalty = None
+    metrics: dict[str, float] = {}
+    if learner.reference is not None:
+        columns["ref_logprobs"] = learner.logprobs(plain, reference=True)
+        differences = [old - ref for old, ref in zip(columns["old_logprobs"], columns["ref_logprobs"], strict=True)]
+        metrics["kl_to_reference"] = float(np.concatenate([*differences, np.zeros(0)]).mean()) if differences else 0.0
+        if recipe.loss.kl_in_reward:
+            pairs = zip(columns["old_logprobs"], columns["ref_logprobs"], strict=True)
+            kl_penalty = [recipe.loss.kl * kl_T(torch.from_numpy(old), torch.from_numpy(ref), recipe.loss.kl_estimator).numpy() for old, ref in pairs]
+    values = learner.values(plain) if learner.critic is not None else None
+
+    batch = compute_advantages(groups, recipe.advantage, values=values, kl_penalty=kl_penalty)
+    columns["advantages"] = batch.advantages
+    if values is not None and batch.returns is not None:
+        columns["old_values"], columns["returns"] = values, batch.returns
+    sequences = [
+        TrainSequence(s.token_ids, s.actions, {name: arrays[i] for name, arrays in columns.items()})
+        for i, (r, s) in enumerate(zip(rollouts, plain, strict=True))
+        if r.trainable and s.num_actions
+    ]
+    return Experience(sequences, batch.advantages, metrics | batch.metrics)

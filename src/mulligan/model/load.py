@@ -1,0 +1,173 @@
+"""Load any Hugging Face decoder: a folder, a Hub id, a GGUF file, or `tiny:`; and prove at once that it fits our forward pass."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from mulligan.config import ModelConfig
+from mulligan.errors import ModelError
+from mulligan.model.attention import ATTENTION
+from mulligan.model.policy import Critic, Policy
+from mulligan.model.tiny import build_tiny, tiny_config
+
+
+def load_policy(config: ModelConfig, *, seed: int = 0, folder: Path | None = None) -> Policy:
+    """Load model and tokenizer for the flat forward pass.
+
+    `folder` is where a `tiny:` model is built and saved (it is needed for those only).
+
+    Raises:
+        ModelError: no such folder, no weights in it, no tokenizer, or a model whose layers do not go through transformers'
+            attention interface.
+    """
+    path = config.path
+    if path.startswith("tiny:"):
+        if folder is None:
+            raise ModelError("model.path = 'tiny:' builds a model in the run folder: train it with `mulligan train`, then evaluate the run")
+        if not (folder / "config.json").exists():
+            build_tiny(config.tiny, folder, seed)
+        path = str(folder)
+    where = locate(path, config.revision)
+    model = _load_model(path, where)
+    tokenizer = load_tokenizer(config.tokenizer) if config.tokenizer else load_tokenizer(path, config.revision)
+    device = config.device if config.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device)  # type: ignore[arg-type]
+    model.eval()  # dropout off, in training as well: the sampler and the learner must be the same distribution
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    # Master weights in float32: an update of 5e-7 would vanish in bfloat16's eight bits.
+    autocast = torch.bfloat16 if config.dtype == "bfloat16" else None
+    policy = Policy(model=model, tokenizer=tokenizer, source=config.path, autocast=autocast)
+    probe(policy)
+    return policy
+
+
+def locate(path: str, revision: str | None = None) -> dict[str, Any]:
+    """Keyword arguments for `from_pretrained`; checks a local folder before transformers sees it.
+
+    Raises:
+        ModelError: the folder or file does not exist, or holds no configuration or no safetensors weights.
+    """
+    local = Path(path).expanduser()
+    if local.suffix == ".gguf":
+        if not local.is_file():
+            raise ModelError(f"{path}: no such GGUF file")
+        return {"pretrained_model_name_or_path": str(local.parent), "gguf_file": local.name}
+    if local.is_dir():
+        if not (local / "config.json").exists():
+            raise ModelError(f"{path}: no config.json in this folder; give a Hugging Face model folder, a run folder, or a .gguf file")
+        if not any(local.glob("*.safetensors")):
+            pickled = " (pickled .bin weights are not read: convert them with save_pretrained)" if any(local.glob("*.bin")) else ""
+            raise ModelError(f"{path}: no weights (*.safetensors) in this folder{pickled}")
+        return {"pretrained_model_name_or_path": str(local)}
+    if local.is_absolute() or path.startswith((".", "~")) or path.count("/") != 1:
+        raise ModelError(f"{path}: no such model folder; give a folder, a Hub id such as 'ORG/NAME', a .gguf file, or 'tiny:'")
+    return {"pretrained_model_name_or_path": path, "revision": revision or "main"}
+
+
+def _load_model(path: str, where: dict[str, Any]) -> PreTrainedModel:
+    try:
+        model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32, attn_implementation=ATTENTION, trust_remote_code=False, **_safetensors(where))
+    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+        raise ModelError(f"{path}: the model cannot be loaded: {_first_line(error)}") from error
+    if hasattr(model.config, "quantization_config"):
+        # The weights were dequantised on loading: nothing is quantised any more, and a saved copy must not claim it.
+        del model.config.quantization_config
+        model.hf_quantizer = None
+    return model
+
+
+def _safetensors(where: dict[str, Any]) -> dict[str, Any]:
+    return {} if "gguf_file" in where else {"use_safetensors": True}
+
+
+def load_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder, a Hub id or a GGUF file. Raises ModelError where there is none."""
+    local = Path(path).expanduser()
+    where = {"pretrained_model_name_or_path": str(local)} if local.is_dir() else locate(path, revision)
+    try:
+        return AutoTokenizer.from_pretrained(**where, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path}: no usable tokenizer: {_first_line(error)}; set model.tokenizer to a folder or Hub id that has one") from error
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """What a model needs, read off its configuration without loading weights."""
+
+    parameters: int
+    context: int
+    """Longest dialogue, in tokens."""
+    vocabulary: int
+    cache_per_token: int
+    """Numbers that the KV cache keeps per token, over all layers."""
+
+
+def context_and_parameters(config: ModelConfig) -> ModelShape:
+    """Read the shape of a model from its configuration alone.
+
+    Raises:
+        ModelError: as `load_policy`, for all that can be seen without the weights' contents.
+    """
+    if config.path.startswith("tiny:"):
+        hf_config = tiny_config(config.tiny)
+    else:
+        where = locate(config.path, config.revision)
+        try:
+            hf_config = AutoConfig.from_pretrained(**where, trust_remote_code=False)
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelError(f"{config.path}: no usable model configuration: {_first_line(error)}") from error
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(hf_config)
+    except ValueError as error:
+        raise ModelError(f"{config.path}: not a decoder that transformers can build: {_first_line(error)}") from error
+    text = hf_config.get_text_config()
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    head_size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return ModelShape(
+        parameters=sum(p.numel() for p in model.parameters()),
+        context=int(getattr(text, "max_position_embeddings", None) or 1 << 30),
+        vocabulary=text.vocab_size,
+        cache_per_token=2 * text.num_hidden_layers * heads * head_size,
+    )
+
+
+def make_critic(policy: Policy) -> Critic:
+    """A critic of the policy's own shape and initial weights, with a scalar head."""
+    body = copy.deepcopy(policy.model.base_model)
+    return Critic(body, policy.model.config.get_text_config().hidden_size).to(policy.device)
+
+
+@torch.no_grad()
+def probe(policy: Policy) -> None:
+    """Run two short sequences packed and apart: they must not see each other, and our attention must be what runs.
+
+    Raises:
+        ModelError: the architecture mixes tokens outside the attention interface (state-space layers, own attention code) or
+            ignores the positions to keep.
+    """
+    name = type(policy.model).__name__
+    limit = min(policy.model.config.get_text_config().vocab_size, 1000)
+    first, second = [i % limit for i in (5, 6, 7)], [i % limit for i in (8, 9, 10, 11)]
+    try:
+        together = policy.packed_logits([first, second])
+        apart = [policy.packed_logits([first])[0], policy.packed_logits([second])[0]]
+    except Exception as error:
+        raise ModelError(
+            f"{name} does not work with mulligan's attention ({type(error).__name__}: {_first_line(error)}); use a decoder whose layers go through transformers' attention interface"
+        ) from error
+    for one, other in zip(together, apart, strict=True):
+        if one.shape != other.shape or not torch.allclose(one, other, atol=1e-3 if policy.autocast is None else 0.1, rtol=1e-2):
+            raise ModelError(f"{name} mixes tokens outside its attention layers (state space, convolution or experts with a batch-wide capacity): sequences cannot be packed")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,179 @@
+"""Everything that can be found wrong with a recipe before a model's weights are loaded, and what a run of it will need."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from mulligan.chat import Chat
+from mulligan.config import EvalConfig, Recipe
+from mulligan.errors import ConfigError, ContextOverflow, DataError, MulliganError
+from mulligan.evaluation import Evaluation, evaluate, parse_attempts, write_evaluation
+
+from mulligan.grading import make_grader
+from mulligan.model import context_and_parameters, load_tokenizer
+from mulligan.model.tiny import tiny_tokenizer
+from mulligan.protocol import Protocol
+from mulligan.rollout import Player
+from mulligan.tasks import ProblemSet, SetAside, demonstrator, load_problems, self_check
+from mulligan.types import Problem, Rollout
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A recipe that can run: its problems are loaded, checked against their own gold answers, and fit the context."""
+
+    recipe: Recipe
+    train_set: ProblemSet
+    eval_sets: tuple[ProblemSet, ...]
+    parameters: int
+    longest_prompt: int
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        return self.train_set.problems
+
+    @property
+    def set_aside(self) -> dict[str, tuple[SetAside, ...]]:
+        return {s.source: s.set_aside for s in (self.train_set, *self.eval_sets)}
+
+    @property
+    def data_hashes(self) -> dict[str, str]:
+        """A hash of every problem set's ids, in order."""
+        from hashlib import blake2b
+
+        return {s.source: blake2b("".join(p.id for p in s.problems).encode(), digest_size=16).hexdigest() for s in (self.train_set, *self.eval_sets)}
+
+    @property
+    def problems_described(self) -> str:
+        return f"{len(self.problems)} problems from `{self.recipe.problems.train}`"
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Most tokens that one step can sample and read."""
+        train = self.recipe.train
+        return train.problems_per_step * train.group_size * self.recipe.protocol.max_dialogue_tokens
+
+    @property
+    def memory_bytes(self) -> int:
+        """Estimate of a run's memory: float32 weights, gradients and Adam's two moments, critic and reference, one pass's logits
+        (three copies) and the cache of all rows. An upper estimate for the cache: every dialogue at its token cap."""
+        recipe = self.recipe
+        copies = 4 + (4 if recipe.advantage.name == "gae" and recipe.critic.kind == "separate" else 0) + (1 if recipe.loss.kl > 0 else 0)
+        shape = context_and_parameters(recipe.model)
+        logits = 3 * recipe.train.micro_batch_tokens * shape.vocabulary
+        rows = min(recipe.sampling.max_rows, recipe.train.problems_per_step * recipe.train.group_size)
+        cache = rows * recipe.protocol.max_dialogue_tokens * shape.cache_per_token
+        return 4 * (copies * self.parameters + logits + cache)
+
+    def evaluate(self, player: Player, folder: Path, on_done: Callable[[Rollout], None] | None = None) -> dict[str, float]:
+        """Evaluate on the recipe's eval sets, write `eval.json` and the dialogues; returns the accuracies for the metrics."""
+        evaluations = [evaluate_set(player, s, self.recipe.eval, seed=self.recipe.seed, on_done=on_done) for s in self.eval_sets]
+        write_evaluation(folder, evaluations, model=str(folder / "model"))
+        return {f"{e.name}/accuracy@{k}": interval.mean for e in evaluations for k, interval in e.accuracy.items()}
+
+
+def evaluate_set(player: Player, problems: ProblemSet, config: EvalConfig, *, seed: int, on_done: Callable[[Rollout], None] | None = None) -> Evaluation:
+    return evaluate(
+        player,
+        problems,
+        name=problems.source,
+        attempts=parse_attempts(config.attempts),
+        samples=config.samples,
+        temperature=config.temperature,
+        sample_temperature=config.sample_temperature,
+        seed=seed,
+        on_done=on_done,
+    )
+
+
+def make_plan(recipe: Recipe) -> Plan:
+    """Load and check everything light: problems, gold answers, tokenizer and template, prompt lengths, feedback, evaluation.
+
+    Raises:
+        ConfigError: with all faults that were found, if there are several.
+        DataError, ModelError, ContextOverflow: a single fault, as it is.
+    """
+    faults: list[MulliganError] = []
+
+    def attempt(function: Callable[[], T]) -> T | None:
+        try:
+            return function()
+        except MulliganError as error:
+            faults.append(error)
+            return None
+
+    protocol = attempt(lambda: Protocol(recipe.protocol, recipe.attempts, recipe.reward))
+    grader = attempt(lambda: make_grader(recipe.grader))
+    attempt(lambda: parse_attempts(recipe.eval.attempts))
+    shape = attempt(lambda: context_and_parameters(recipe.model))
+    chat = attempt(lambda: light_chat(recipe))
+    if recipe.warmup.steps and not recipe.warmup.data:
+        attempt(lambda: demonstrator(recipe.problems.train))
+    if recipe.warmup.data and not Path(recipe.warmup.data).is_file():
+        faults.append(DataError(f"{recipe.warmup.data}: no such file (warmup.data)"))
+    train_set = attempt(lambda: load_checked(recipe.problems.train, recipe.problems.limit, recipe.seed, grader)) if grader else None
+    eval_sets = [attempt(lambda s=s: load_checked(s, recipe.eval.limit or None, recipe.seed, grader)) for s in recipe.problems.eval] if grader else []
+    longest = 0
+    if protocol and chat and shape and not faults:
+        for problems in [train_set, *eval_sets]:
+            got = attempt(lambda p=problems: longest_prompt(p, protocol, chat, min(recipe.protocol.max_dialogue_tokens, shape.context)))  # type: ignore[union-attr]
+            longest = max(longest, got or 0)
+    if grader:
+        grader.close()
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:
+        raise ConfigError([line for fault in faults for line in str(fault).splitlines()])
+    assert train_set is not None and shape is not None
+    return Plan(recipe, train_set, tuple(s for s in eval_sets if s is not None), shape.parameters, longest)
+
+
+def load_checked(source: str, limit: int | None, seed: int, grader: object) -> ProblemSet:
+    """Load problems and set aside those whose gold answer fails against itself.
+
+    Raises:
+        DataError: the set is empty, or every problem was set aside.
+    """
+    problems = asyncio.run(self_check(load_problems(source, limit=limit, seed=seed), grader))  # type: ignore[arg-type]
+    if not problems.problems:
+        first = f", the first because {problems.set_aside[0].reason}" if problems.set_aside else ""
+        raise DataError(f"{source}: no usable problem ({len(problems.set_aside)} set aside{first})")
+    return problems
+
+
+def light_chat(recipe: Recipe) -> Chat:
+    """The recipe's tokenizer and template, without the model's weights."""
+    if recipe.model.path.startswith("tiny:") and recipe.model.tokenizer is None:
+        chat = Chat(tiny_tokenizer())
+    else:
+        chat = Chat(load_tokenizer(recipe.model.tokenizer or recipe.model.path))
+    chat.check_role(recipe.protocol.feedback_role)
+    return chat
+
+
+def longest_prompt(problems: ProblemSet, protocol: Protocol, chat: Chat, limit: int) -> int:
+    """Tokens of the longest prompt. Raises ContextOverflow naming the problem whose prompt leaves no room for an answer."""
+    longest = 0
+    n = protocol.attempts.max_attempts
+    for problem in _unlike(problems.problems):
+        length = len(chat.prompt_ids(protocol.prompt(problem, n)))
+        longest = max(longest, length)
+        if length >= limit:
+            raise ContextOverflow(
+                f"{problems.source}: the prompt of problem {problem.id} has {length} tokens and a dialogue may have {limit}: "
+                "raise protocol.max_dialogue_tokens (up to the model's context), or leave the problem out"
+            )
+    return longest
+
+
+def _unlike(problems: Sequence[Problem]) -> Sequence[Problem]:
+    """One problem per length of question among very many: generated questions differ in symbols, not in tokens."""
+    if len(problems) <= 5000:
+        return problems
+    return list({len(p.question): p for p in problems}.values())

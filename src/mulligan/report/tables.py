@@ -1,0 +1,169 @@
+"""Tables of evaluations, for the terminal (rich) and for documents (Markdown), from one plain form.
+
+They take an `Evaluation` or the same figures read back from eval.json. Figures are shown in percent, with 95 % intervals.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich import box
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from mulligan.evaluation import Evaluation, Interval
+
+Figures = Evaluation | Mapping[str, Any]
+NOTHING = "–"
+
+
+@dataclass(frozen=True, slots=True)
+class TextTable:
+    """A table as text: `rows[i][j]` stands under `headers[j]`; the first `labels` columns are left-aligned. `notes` go below."""
+
+    title: str
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+    labels: int = 0
+
+    def to_rich(self, *, stacked: bool = False) -> Table:
+        """`stacked`: intervals stand below their value instead of beside it, as `41.0…49.3`, for narrow terminals."""
+        table = Table(box=box.SIMPLE_HEAD, title=escape(self.title), title_justify="left", pad_edge=False, collapse_padding=True)
+        for j, header in enumerate(self.headers):
+            table.add_column(escape(header), justify="left" if j < self.labels else "right", overflow="fold")
+        for row in self.rows:
+            table.add_row(*(escape(_stacked(cell) if stacked and j >= self.labels else cell) for j, cell in enumerate(row)))
+        return table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Printed by a rich console as wide as the terminal allows; the notes follow as plain text."""
+        table = self.to_rich()
+        unbounded = options.update(width=10_000)
+        yield table if console.measure(table, options=unbounded).maximum <= options.max_width else self.to_rich(stacked=True)
+        for note in self.notes:
+            yield Text(note, style="yellow" if note.startswith("Warning") else "dim")
+
+    def to_markdown(self) -> str:
+        def line(cells: Sequence[str]) -> str:
+            return "| " + " | ".join(cell.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+        rule = "|" + "|".join("---" if j < self.labels else "---:" for j in range(len(self.headers))) + "|"
+        lines = [f"**{self.title}**", "", line(self.headers), rule, *map(line, self.rows)]
+        return "\n".join([*lines, *(f"\n{note}" for note in self.notes)]) + "\n"
+
+
+def evaluation_table(evaluation: Figures) -> TextTable:
+    """One row per number of attempts k. Accuracy, pass@k and gain with k allowed; p_k and the rates are of attempt k itself."""
+    table = as_figures(evaluation)
+    accuracy, passed, gain = (intervals(table.get(key)) for key in ("accuracy", "pass_at_k", "gain"))
+    success, tokens = table.get("conditional_success") or {}, intervals(table.get("tokens_per_problem"))
+    by_attempt = {key: (table.get(key) or {}).get("by_attempt") or {} for key in ("repeat_rate", "no_answer", "truncated")}
+    rows = []
+    for k in sorted({*accuracy, *passed, *map(int, success)}):
+        rates = [_rate(by_attempt[key].get(str(k))) for key in ("repeat_rate", "no_answer", "truncated")]
+        used = f"{tokens[k].mean:,.0f}" if k in tokens else NOTHING
+        rows.append((str(k), percent(accuracy.get(k)), percent(passed.get(k)), points(gain.get(k)), _rate(success.get(str(k))), *rates, used))
+    headers = ("k", "accuracy", "pass@k", "gain", "p_k", "repeats", "missing", "cut", "tokens")
+    return TextTable(_title(table), headers, tuple(rows), _notes(table))
+
+
+def comparison_table(
+    arms: Mapping[str, Figures],
+    *,
+    title: str,
+    quantity: str = "accuracy",
+    bounds: Mapping[str, Mapping[int, float]] | None = None,
+    with_pass: bool = False,
+) -> TextTable:
+    """One row per arm, one column per k.
+
+    Args:
+        arms: label -> evaluation on the same problems.
+        quantity: which of the evaluation's maps over k to show (`accuracy`, `pass_at_k`, `gain`, `tokens_per_problem`).
+        bounds: label -> k -> exactly known value (in [0, 1]), shown as further rows.
+        with_pass: add a row of pass@k under each arm that has it.
+    """
+    lines: list[tuple[str, dict[int, Interval], str]] = []
+    for label, evaluation in arms.items():
+        table = as_figures(evaluation)
+        lines.append((label, intervals(table.get(quantity)), quantity))
+        if with_pass and table.get("pass_at_k"):
+            lines.append((f"{label}: pass@k", intervals(table["pass_at_k"]), "pass_at_k"))
+    columns = sorted({k for _, found, _ in lines for k in found})
+    rows = [(label, *(_cell(found.get(k), kind) for k in columns)) for label, found, kind in lines]
+    for label, exact in (bounds or {}).items():
+        rows.append((label, *(f"{100 * exact[k]:.1f}" if k in exact else NOTHING for k in columns)))
+    unit = "tokens" if quantity == "tokens_per_problem" else "points" if quantity == "gain" else "%"
+    name = quantity.replace("_at_k", "@k").replace("_", " ")
+    notes = (f"{name} ({unit}) with k attempts allowed, with 95 % intervals.",)
+    return TextTable(title, ("", *(f"k = {k}" for k in columns)), tuple(rows), notes, labels=1)
+
+
+def as_figures(evaluation: Figures) -> Mapping[str, Any]:
+    """The JSON form of an evaluation, whichever form it came in."""
+    return evaluation.to_json() if isinstance(evaluation, Evaluation) else evaluation
+
+
+def intervals(table: Mapping[str, Any] | None) -> dict[int, Interval]:
+    """A map from k to interval, out of its JSON form; entries without a value are left out."""
+    return {int(k): Interval.from_json(v) for k, v in (table or {}).items() if v and v["mean"] is not None}
+
+
+def percent(interval: Interval | None) -> str:
+    """`45.2 [41.0, 49.3]`, in percent."""
+    if interval is None:
+        return NOTHING
+    return f"{100 * interval.mean:.1f} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+
+
+def points(interval: Interval | None) -> str:
+    """`+6.9 [+2.1, +11.4]`, in percentage points."""
+    if interval is None:
+        return NOTHING
+    return f"{_signed(interval.mean)} [{_signed(interval.low)}, {_signed(interval.high)}]"
+
+
+def _stacked(cell: str) -> str:
+    return re.sub(r" \[(.*), (.*)\]$", r"\n\1…\2", cell)
+
+
+def _signed(fraction: float) -> str:
+    text = f"{100 * fraction:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text
+
+
+def _cell(interval: Interval | None, quantity: str) -> str:
+    if interval is not None and quantity == "tokens_per_problem":
+        return f"{interval.mean:,.0f} [{interval.low:,.0f}, {interval.high:,.0f}]"
+    return points(interval) if quantity == "gain" else percent(interval)
+
+
+def _rate(rate: Mapping[str, Any] | None) -> str:
+    return NOTHING if not rate or rate["mean"] is None else f"{100 * rate['mean']:.1f}"
+
+
+def _title(table: Mapping[str, Any]) -> str:
+    count = table.get("problems")
+    return str(table.get("name", "")) + (f" ({count:,} problems)" if count is not None else "")
+
+
+def _notes(table: Mapping[str, Any]) -> tuple[str, ...]:
+    notes = [
+        "In percent, with 95 % intervals (bootstrap over problems). gain: accuracy - pass@k in points, paired. Of attempt k itself, out of the dialogues "
+        "with the largest budget: p_k (success once reached), repeats (of an earlier wrong answer), missing (no answer), cut (by a token cap). tokens: sampled per problem."
+    ]
+    if table.get("mode") == "one_pass":
+        notes.append("One pass: one dialogue with the largest budget, counted up to attempt k; the model was not told k.")
+    if table.get("pass_at_k"):
+        notes.append(
+            f"pass@k from {table.get('samples')} samples a problem at temperature {table.get('sample_temperature')}; dialogues at {table.get('temperature')}."
+        )
+    if table.get("set_aside"):
+        notes.append(f"{table['set_aside']} problems were set aside: their gold answer did not pass its own grader.")
+    return (*notes, *(f"Warning: {text}" for text in table.get("warnings") or ()))

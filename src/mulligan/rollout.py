@@ -1,0 +1,181 @@
+"""Play dialogues: protocol x chat x sampler x grader. One dialogue reads top to bottom in `Player._play`.
+
+There is one rollout path for training, evaluation and the supervised warm-up; they differ in who answers (`open_dialogue`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from mulligan.chat import Chat
+from mulligan.errors import ContextOverflow, MulliganError, RunError
+from mulligan.grading import Grader
+from mulligan.protocol import Protocol, draw_key
+from mulligan.sampling import Dialogue, Sampler, SamplingParams
+from mulligan.types import Attempt, Group, Outcome, Problem, Rollout, StopReason, Transcript, Verdict, VerdictKind
+
+OpenDialogue = Callable[[Problem, int], Dialogue]
+"""Opens the dialogue of a problem for a 64-bit key."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Slot:
+    """One dialogue to be played: which rollout of which problem, with which budget and key."""
+
+    problem: Problem
+    index: int
+    budget: int
+    key: int
+
+
+class Player:
+    """Plays problems with one sampler under one protocol."""
+
+    def __init__(self, protocol: Protocol, chat: Chat, grader: Grader, sampler: Sampler):
+        self.protocol = protocol
+        self.chat = chat
+        self.grader = grader
+        self.sampler = sampler
+
+    @property
+    def dialogue_limit(self) -> int:
+        """Tokens that a dialogue may have: the recipe's cap or the model's context, whichever is less."""
+        return min(self.protocol.config.max_dialogue_tokens, self.sampler.context_length)
+
+    def play(
+        self,
+        problems: Sequence[Problem],
+        *,
+        seed: int,
+        step: int,
+        group_size: int = 1,
+        budget: int | None = None,
+        params: SamplingParams | None = None,
+        stage: str = "train",
+        on_done: Callable[[Rollout], None] | None = None,
+        open_dialogue: OpenDialogue | None = None,
+    ) -> list[Group]:
+        """Play `group_size` dialogues of each problem; groups come back in the order of `problems`.
+
+        `budget` None draws it from the recipe's distribution. Every draw is keyed by (seed, stage, step, problem, rollout).
+
+        Raises:
+            ContextOverflow: a prompt leaves no room for an answer.
+            RunError: every dialogue broke (one that breaks alone comes back with `error` set).
+        """
+        params = params or SamplingParams()
+        opener = open_dialogue or (lambda problem, key: self.sampler.open(key=key, params=params))
+        slots = self._slots(problems, f"{stage}:{seed}", step, group_size, budget)
+        rollouts = asyncio.run(self._play_all(slots, opener, step, on_done))
+        if rollouts and all(r.error for r in rollouts):
+            raise RunError(f"every dialogue of step {step} broke, the first with: {rollouts[0].error}")
+        return [Group(p, tuple(rollouts[i * group_size : (i + 1) * group_size])) for i, p in enumerate(problems)]
+
+    def _slots(self, problems: Sequence[Problem], seed: str, step: int, group_size: int, budget: int | None) -> list[Slot]:
+        seen: Counter[str] = Counter()
+        slots = []
+        for problem in problems:
+            # A problem that occurs twice in a step must not be played twice with the same draws.
+            salt = f"{seed}:{seen[problem.id]}"
+            seen[problem.id] += 1
+            for index in range(group_size):
+                drawn = budget or self.protocol.draw_budget(salt, step, problem.id, index)
+                slots.append(Slot(problem, index, drawn, draw_key(salt, step, problem.id, index)))
+        return slots
+
+    async def _play_all(self, slots: list[Slot], opener: OpenDialogue, step: int, on_done: Callable[[Rollout], None] | None) -> list[Rollout]:
+        async def one(slot: Slot) -> Rollout:
+            rollout = await self._play(slot, opener, step)
+            if on_done is not None:
+                on_done(rollout)
+            return rollout
+
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                running = [tasks.create_task(one(slot)) for slot in slots]
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+        return [task.result() for task in running]
+
+    def prompt_ids(self, problem: Problem, budget: int) -> list[int]:
+        """The prompt's token ids. Raises ContextOverflow where they leave no room for an answer."""
+        ids = self.chat.prompt_ids(self.protocol.prompt(problem, budget))
+        if len(ids) >= self.dialogue_limit:
+            raise ContextOverflow(
+                f"problem {problem.id} ({problem.source}): its prompt has {len(ids)} tokens and a dialogue may have {self.dialogue_limit}: "
+                "raise protocol.max_dialogue_tokens (up to the model's context), or leave the problem out"
+            )
+        return ids
+
+    async def _play(self, slot: Slot, opener: OpenDialogue, step: int) -> Rollout:
+        """One dialogue, from the prompt to the last verdict."""
+        problem, budget = slot.problem, slot.budget
+        transcript, attempts = Transcript(), []
+        cut, error = False, None
+        new_ids = self.prompt_ids(problem, budget)
+        dialogue = opener(problem, slot.key)
+        try:
+            while True:
+                transcript.append_forced(new_ids)
+                attempt = await self._attempt(dialogue, new_ids, problem, transcript, len(attempts) + 1)
+                attempts.append(attempt)
+                if self.protocol.finished([a.outcome for a in attempts], budget) or attempt.stop is StopReason.DIALOGUE_LENGTH:
+                    break
+                try:
+                    text = self.protocol.feedback(problem, attempts, budget - len(attempts))
+                except MulliganError:
+                    raise  # the recipe's to mend: a template's field
+                except Exception as failure:  # a user's feedback function: a broken dialogue is data, not a crash
+                    error = f"feedback: {type(failure).__name__}: {failure}"
+                    break
+                new_ids = self.chat.bridge_ids(text, self.protocol.config.feedback_role, turn_closed=attempt.stop is StopReason.END_OF_TURN)
+                if len(transcript) + len(new_ids) >= self.dialogue_limit:
+                    cut = True
+                    break
+                attempts[-1] = dataclasses.replace(attempt, feedback=text)
+        finally:
+            dialogue.close()
+        return Rollout(
+            problem=problem,
+            transcript=transcript,
+            attempts=tuple(attempts),
+            budget=budget,
+            rewards=self.protocol.rewards([a.outcome for a in attempts]),
+            step=step,
+            index=slot.index,
+            policy_version=self.sampler.policy_version,
+            cut=cut,
+            error=error,
+        )
+
+    async def _attempt(self, dialogue: Dialogue, new_ids: list[int], problem: Problem, transcript: Transcript, index: int) -> Attempt:
+        """Draw one attempt and grade it: only its own sampled tokens are ever shown to the grader."""
+        config = self.protocol.config
+        room = self.dialogue_limit - len(transcript)
+        completion = await dialogue.sample(
+            new_ids, max_tokens=min(config.max_attempt_tokens, room), stop=self.chat.stop(config.stop), end_ids=self.chat.end_ids
+        )
+        start, end = transcript.append_sampled(completion.token_ids, completion.logprobs, completion.full_logprobs)
+        stop = completion.stop
+        if stop is StopReason.ATTEMPT_LENGTH and room <= config.max_attempt_tokens:
+            stop = StopReason.DIALOGUE_LENGTH
+        text = self.chat.decode(completion.token_ids)
+        return Attempt(index=index, start=start, end=end, text=text, stop=stop, verdict=await self._grade(problem, text))
+
+    async def _grade(self, problem: Problem, text: str) -> Verdict:
+        """A grader that breaks is never a zero reward: the attempt is ungradable, with the reason."""
+        try:
+            return await self.grader.grade(problem, text)
+        except MulliganError:
+            raise
+        except Exception as failure:
+            return Verdict(VerdictKind.UNGRADABLE, reason=f"{type(failure).__name__}: {failure}")
+
+
+def ungradable_share(groups: Sequence[Group]) -> float:
+    """Share of all attempts whose grader failed."""
+    outcomes = [a.outcome for g in groups for r in g.rollouts for a in r.attempts]
+    return sum(o is Outcome.UNGRADABLE for o in outcomes) / max(len(outcomes), 1)

@@ -1,0 +1,70 @@
+"""`builtin:guess`: a hidden number, and after each wrong guess the hint whether it is higher or lower.
+
+With the hint, bisection solves 1, 3, 7, 15 of 15 numbers within 1 to 4 attempts; with the verdict alone nothing beats
+leaving out what was tried (k of 15).
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any, Literal
+
+from mulligan.errors import ConfigError
+from mulligan.tasks.builtin.answers import INVALID, boxed_answer, check_count, judged, no_answer, whole_number
+from mulligan.tasks.problems import make_problem
+from mulligan.types import Problem, Verdict
+
+GRADER = "mulligan.tasks.builtin.guess:grade"
+
+
+def generate(
+    *,
+    n: int | None = None,
+    split: Literal["train", "test"] = "train",
+    seed: int = 0,
+    low: int = 1,
+    high: int = 15,
+    style: Literal["tokens", "words"] = "tokens",
+    source: str = "builtin:guess",
+) -> list[Problem]:
+    """Hidden numbers from `low` to `high`: on the test split each once, in order (the first n, if given); on the train split
+    n random draws (20,000 unless given). The question is the same throughout."""
+    check_count(n)
+    if not 0 <= low < high:
+        raise ConfigError(f"low={low}, high={high}: low must be at least 0 and below high")
+    rng = random.Random(f"guess/{split}/{seed}")
+    numbers = range(low, high + 1)
+    hidden = list(numbers)[:n] if split == "test" else rng.choices(numbers, k=n or 20_000)
+    question = f"guess {low} {high}" if style == "tokens" else f"I am thinking of a whole number from {low} to {high}. Which number is it?"
+    problems = []
+    for index, number in enumerate(hidden):
+        # The draw's number keeps apart, in ids and in sampling keys, two draws of one hidden number.
+        meta: dict[str, Any] = {"low": low, "high": high} | ({"draw": index} if split == "train" else {})
+        problems.append(make_problem(question, str(number), GRADER, source, meta))
+    return problems
+
+
+def grade(problem: Problem, text: str) -> Verdict:
+    """Field `hint`: `higher` or `lower` as the hidden number is, `invalid` for no number or one out of range."""
+    answer = boxed_answer(text)
+    if answer is None:
+        return no_answer()
+    guess, hidden = whole_number(answer), int(problem.answer)
+    if guess is None or not problem.meta["low"] <= guess <= problem.meta["high"]:
+        return judged(False, answer, INVALID)
+    if guess == hidden:
+        return judged(True, answer)
+    return judged(False, answer, {"hint": "higher" if hidden > guess else "lower"})
+
+
+def demonstrate(problem: Problem, rng: random.Random) -> str:
+    """A guess drawn uniformly from the whole range, whatever was learned before."""
+    return f"\\boxed{{{rng.randint(problem.meta['low'], problem.meta['high'])}}}"
+
+
+def oracle_accuracy(k: int, low: int = 1, high: int = 15, feedback: Literal["hint", "verdict"] = "hint") -> float:
+    """The best accuracy with k attempts over all hidden numbers: by bisection with the hint, by exclusion with the verdict alone."""
+    if k < 1:
+        raise ConfigError(f"k={k} must be at least 1")
+    size = high - low + 1
+    return min(2**k - 1 if feedback == "hint" else k, size) / size

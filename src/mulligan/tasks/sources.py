@@ -1,0 +1,81 @@
+"""Source strings: `PATH.jsonl?...`, `hub:ORG/NAME:SPLIT?...`, `gym:NAME?...`, `builtin:NAME?...`; the same everywhere."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from mulligan.errors import ConfigError, DataError
+from mulligan.tasks import builtin, gym, tables
+from mulligan.tasks.problems import ProblemSet
+from mulligan.tasks.query import nearest, parse_query, positive
+from mulligan.types import Problem
+
+_SCHEMES = ("builtin", "gym", "hub")
+_FORMS = "write PATH.jsonl (or .json, .csv, .parquet), hub:ORG/NAME:SPLIT, gym:NAME or builtin:NAME"
+
+
+def split_source(source: str) -> tuple[str, str, dict[str, str]]:
+    """Cut a source string into its scheme (`file` for a path), name and query.
+
+    Raises:
+        ConfigError: it is empty, its scheme is unknown, or its query is malformed.
+    """
+    name, _, query = source.partition("?")
+    scheme = "file"
+    match = re.match(r"([a-zA-Z_-]{2,}):", name)
+    if match and not Path(name).exists():
+        scheme, name = match[1], name[match.end() :]
+        if scheme not in _SCHEMES:
+            raise ConfigError(f"{source}: unknown kind of source {scheme!r}; {nearest(scheme, _SCHEMES)} ({_FORMS})")
+    if not name:
+        raise ConfigError(f"{source!r} names no problems; {_FORMS}")
+    return scheme, name, parse_query(query, source)
+
+
+def load_problems(source: str, *, limit: int | None = None, seed: int = 0) -> ProblemSet:
+    """Load the problems that a source string names.
+
+    Files and the Hub: `question`, `answer`, `context` (columns; found by themselves where not given; `a.b` reaches into a
+    struct), `grader` (math, numeric, text or module:function), `limit`; the Hub also `config` and `revision`. Exact
+    duplicates are set aside. `gym:` takes its generator's own configuration, `size` and `seed` among it; `builtin:` the
+    keyword arguments of the generator's `generate`. Their streams may repeat a problem.
+
+    Args:
+        source: the source string.
+        limit: keep the first so many; the smaller of this and the source's own `limit` holds.
+        seed: of generated training streams whose source string gives none of its own. Test splits of `builtin:` do not
+            depend on it: they are the same for every run.
+
+    Raises:
+        ConfigError: the source string is wrong: unknown kind, name or key (with the nearest known one), bad value.
+        DataError: what it names cannot be read, is empty, or has a broken line (with its number).
+    """
+    scheme, name, query = split_source(source)
+    own = positive(query.pop("limit"), "limit", source) if "limit" in query else None
+    if limit is not None and limit < 1:
+        raise ConfigError(f"{source}: limit={limit} must be at least 1")
+    limit = min((n for n in (own, limit) if n is not None), default=None)
+    if scheme == "gym":
+        found = ProblemSet(tuple(gym.load(name, query, source=source, limit=limit, seed=seed)), source)
+    elif scheme == "builtin":
+        found = ProblemSet(tuple(builtin.load(name, query, source=source, limit=limit, seed=seed)), source)
+    else:
+        found = tables.load(scheme, name, query, source=source, limit=limit)
+    if not found.problems:
+        raise DataError(f"{source}: no problems in it; check the file, the split or the size asked for")
+    return found
+
+
+def demonstrator(source: str) -> Callable[[Problem, random.Random], str]:
+    """The function that writes one attempt at a problem of this source in its format, under a random strategy.
+
+    Raises:
+        ConfigError: the source has none (only `builtin:` sources have).
+    """
+    scheme, name, query = split_source(source)
+    if scheme != "builtin":
+        raise ConfigError(f"{source}: only builtin: sources can demonstrate their format; set warmup.data to a file of dialogues")
+    return builtin.demonstrator(name, query, source=source)

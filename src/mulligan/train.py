@@ -1,0 +1,142 @@
+"""The training loop: problems -> rollouts -> advantages -> update, once per step, on whatever `Workers` do the work.
+
+Read `train` first; it is the whole of it. Everything drawn at random is keyed by (seed, step, ...), so that a run is replayed
+by its recipe, and a resumed run continues to the bit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mulligan import checkpoint
+from mulligan.config import Recipe
+from mulligan.display import Display
+from mulligan.errors import GraderError
+from mulligan.learning.schedule import learning_rate
+from mulligan.plan import make_plan
+from mulligan.rollout import ungradable_share
+from mulligan.runlog import RunFolder
+from mulligan.runtime import Workers
+from mulligan.runtime.local import LocalWorkers
+from mulligan.transcripts import rollout_table, write_table
+from mulligan.types import Group, Outcome, Problem
+
+
+def train(recipe: Recipe, out: Path, *, resume: bool = False, display: Display | None = None) -> Path:
+    """Run a recipe in the run folder `out`; returns it. With `resume`, continue from its newest whole checkpoint.
+
+    Raises:
+        ConfigError, DataError, ModelError, ContextOverflow: found before anything heavy is loaded.
+        RunError: the folder holds a run already (without `resume`) or none (with it).
+        GraderError: more than `grader.max_failure_rate` of the verdicts are failures of the grader itself.
+    """
+    plan = make_plan(recipe)
+    run = RunFolder.open(out, recipe) if resume else RunFolder.create(out, recipe, data_hashes=plan.data_hashes)
+    display = display or Display()
+    display.announce(plan, run.path)
+    workers = LocalWorkers(recipe, run.path, on_done=display.rollout_done)
+    state = _restore(run, workers) if resume else {"step": 0, "tokens": 0, "seconds": 0.0}
+    warmup_steps, began = recipe.warmup.steps, time.monotonic() - state["seconds"]
+
+    with display.running(recipe, state), run:
+        while not _finished(recipe, state):
+            started = time.monotonic()
+            step = state["step"] - warmup_steps  # below 0: supervised warm-up
+            if step < 0:
+                metrics = _warm_up_step(recipe, workers, plan.problems, state["step"])
+            else:
+                groups = workers.rollout(problems_of_step(plan.problems, step, recipe.train.problems_per_step, recipe.seed), step=step)
+                sampled = time.monotonic()
+                _check_grader(groups, recipe, step)
+                progress = state["tokens"] / recipe.train.max_tokens if recipe.train.max_tokens else step / recipe.train.steps
+                lr_scale = learning_rate(progress, recipe.optimizer, recipe.train.steps)
+                learned, advantages = workers.update(groups, step=step, lr_scale=lr_scale)
+                metrics = rollout_metrics(groups) | learned | {"lr": lr_scale * recipe.optimizer.lr, "seconds_sampling": sampled - started}
+                state["tokens"] += int(metrics["tokens_sampled"])
+                if recipe.log.rollouts:
+                    write_table(run.rollout_path(step), rollout_table(groups, stage="train", step=step, advantages=advantages))
+            state["step"] += 1
+            state["seconds"] = time.monotonic() - began
+            metrics |= {"seconds": time.monotonic() - started, "tokens_total": state["tokens"]}
+            if recipe.train.eval_every and step >= 0 and (step + 1) % recipe.train.eval_every == 0:
+                metrics |= plan.evaluate(workers.player, run.path / f"eval_{step + 1:06d}")
+            run.log_metrics(state["step"] - 1, {"stage": "warmup" if step < 0 else "train", "train_step": step, **metrics})
+            display.step_done(state, metrics)
+            if state["step"] % recipe.log.checkpoint_every == 0 or _finished(recipe, state):
+                checkpoint.save(run.checkpoints, state["step"], {"run": state, "workers": workers.state_dict()}, keep=recipe.log.keep_checkpoints)
+
+    workers.save_model(run.model)
+    run.write_model_card(plan.problems_described)
+    if recipe.problems.eval:
+        plan.evaluate(workers.player, run.path, on_done=display.rollout_done)
+    workers.close()
+    return run.path
+
+
+def _finished(recipe: Recipe, state: dict[str, Any]) -> bool:
+    if recipe.train.max_tokens is not None:
+        return state["step"] >= recipe.warmup.steps and state["tokens"] >= recipe.train.max_tokens
+    return state["step"] >= recipe.warmup.steps + recipe.train.steps
+
+
+def _restore(run: RunFolder, workers: Workers) -> dict[str, Any]:
+    """Load the newest whole checkpoint and drop what was logged after it; from the start where there is none yet."""
+    state = {"step": 0, "tokens": 0, "seconds": 0.0}
+    path = checkpoint.latest(run.checkpoints)
+    if path is not None:
+        saved = checkpoint.load(path)
+        workers.load_state_dict(saved["workers"])
+        state = saved["run"]
+    run.truncate_after(state["step"], state["step"] - run.recipe.warmup.steps)
+    return state
+
+
+def _warm_up_step(recipe: Recipe, workers: Workers, problems: Sequence[Problem], step: int) -> dict[str, float]:
+    config = recipe.warmup
+    chosen = problems_of_step(problems, step, config.batch_size, recipe.seed + 1)
+    return workers.warm_up(chosen, step=step, lr_scale=learning_rate(step / config.steps, config.optimizer, config.steps))
+
+
+def _check_grader(groups: Sequence[Group], recipe: Recipe, step: int) -> None:
+    share = ungradable_share(groups)
+    if share > recipe.grader.max_failure_rate:
+        reasons = [a.verdict.reason for g in groups for r in g.rollouts for a in r.attempts if a.outcome is Outcome.UNGRADABLE]
+        raise GraderError(
+            f"step {step}: the grader failed on {share:.1%} of the attempts (the first: {reasons[0]}); mend it or raise grader.max_failure_rate"
+        )
+
+
+def problems_of_step(problems: Sequence[Problem], step: int, count: int, seed: int) -> list[Problem]:
+    """The problems of one step: a fresh permutation per pass over the data, a function of (seed, step) alone. No state to resume."""
+    chosen = []
+    permutations: dict[int, np.ndarray] = {}
+    for position in range(step * count, (step + 1) * count):
+        epoch, index = divmod(position, len(problems))
+        if epoch not in permutations:
+            permutations[epoch] = np.random.default_rng([seed, epoch]).permutation(len(problems))
+        chosen.append(problems[permutations[epoch][index]])
+    return chosen
+
+
+def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
+    """What a batch of rollouts did: means over its dialogues, shares of its attempts."""
+    rollouts = [r for g in groups for r in g.rollouts if r.trainable]
+    attempts = [a for g in groups for r in g.rollouts for a in r.attempts]
+    count, tried = max(len(rollouts), 1), max(len(attempts), 1)
+    metrics = {
+        "reward": sum(r.reward for r in rollouts) / count,
+        "accuracy": sum(r.solved for r in rollouts) / count,
+        "accuracy_first": sum(r.solved_at == 1 for r in rollouts) / count,
+        "attempts_used": sum(len(r.attempts) for r in rollouts) / count,
+        "budget": sum(r.budget for r in rollouts) / count,
+        "tokens_sampled": float(sum(r.num_sampled for g in groups for r in g.rollouts)),
+        "tokens_per_attempt": sum(a.num_tokens for a in attempts) / tried,
+        "dialogues_broken": float(sum(r.error is not None for g in groups for r in g.rollouts)),
+    }
+    metrics |= {f"share_{o.value}": sum(a.outcome is o for a in attempts) / tried for o in Outcome}
+    return metrics
