@@ -104,6 +104,10 @@ BUILDERS = {
 }
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: takes more than some seconds (loads a real model); leave out with -m 'not slow'")
+
+
 @pytest.fixture(scope="session")
 def tokenizers() -> dict[str, PreTrainedTokenizerBase]:
     """One small tokenizer per family of chat templates, by name."""
@@ -123,6 +127,15 @@ def smollm2_folder() -> Path:
 def smollm2_tokenizer(smollm2_folder: Path) -> PreTrainedTokenizerBase:
     """SmolLM2's own tokenizer and template, read from the GGUF file (takes some seconds)."""
     return AutoTokenizer.from_pretrained(smollm2_folder, gguf_file="SmolLM2-135M-Instruct.Q4_1.gguf")
+
+
+@pytest.fixture(scope="session")
+def smollm2_policy(smollm2_folder: Path):
+    """SmolLM2 loaded for our forward pass from the GGUF file, once for all tests (takes half a minute). Leave its weights alone."""
+    from mulligan.config import ModelConfig
+    from mulligan.model import load_policy
+
+    return load_policy(ModelConfig(path=str(smollm2_folder / "SmolLM2-135M-Instruct.Q4_1.gguf")))
 
 
 @pytest.fixture(scope="session")

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _PAD = " \n "  # put around a placeholder to see whether the template trims contents
 _CACHED_FEEDBACKS = 4096
+# Unicode's White_Space, which is what tokenizers strip around added tokens; Python's strip() takes \x1c to \x1f as well.
+_WHITE_SPACE = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
 _PROMPT_FIX = 'if it takes no system turn, set protocol.system = "" and say it all in protocol.question'
 _OTHER_TEMPLATE = "set model.tokenizer to one whose template takes user and assistant turns in alternation"
 
@@ -184,7 +186,7 @@ class Chat:
         control.pop("", None)
         self._control_ids = control
         # The unknown token stands for text that the vocabulary lacks, wherever that text comes from.
-        self._forbidden = frozenset(control.values()) - {tokenizer.unk_token_id}
+        self._forbidden = frozenset(i for i in control.values() if i != tokenizer.unk_token_id)
         longest_first = sorted(control, key=len, reverse=True)
         self._control = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
@@ -279,7 +281,7 @@ class Chat:
     def _encode(self, text: str, *, split: bool = False) -> list[int]:
         if not text:
             return []
-        options = {"split_special_tokens": True} if split else {}
+        options: dict[str, Any] = {"split_special_tokens": True} if split else {}
         return list(self.tokenizer.encode(text, add_special_tokens=False, **options))
 
     def _encode_parts(self, parts: Iterable[tuple[str, bool]], *, anchored: bool) -> list[int]:
@@ -293,12 +295,12 @@ class Chat:
                 token_id = self._control_ids[match[0]]
                 lstrip, rstrip = self._strips.get(token_id, (False, False))
                 text += part[position : match.start()]
-                text = text.lstrip() if strip_next else text
-                ids += self._encode_plain(text.rstrip() if lstrip else text, anchored=anchored or bool(ids))
+                text = text.lstrip(_WHITE_SPACE) if strip_next else text
+                ids += self._encode_plain(text.rstrip(_WHITE_SPACE) if lstrip else text, anchored=anchored or bool(ids))
                 ids.append(token_id)
                 text, strip_next, position = "", rstrip, match.end()
             text += part[position:]
-        return ids + self._encode_plain(text.lstrip() if strip_next else text, anchored=anchored or bool(ids))
+        return ids + self._encode_plain(text.lstrip(_WHITE_SPACE) if strip_next else text, anchored=anchored or bool(ids))
 
     def _encode_plain(self, text: str, *, anchored: bool, keep_added: bool = False) -> list[int]:
         """Encode text that holds no control token by intention. `anchored`: it follows other tokens. `keep_added`: added tokens that are not
@@ -306,20 +308,20 @@ class Chat:
         forbidden = self._forbidden
         if keep_added:
             forbidden = forbidden & {i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
-        ids = self._encode_anchored(text) if anchored and self._prefixed else self._encode(text, split=True)
+        ids = self._encode_anchored(text, anchored)
         if forbidden.isdisjoint(ids):
             return ids
-        # The tokenizer takes the string even so (an added token that is not special, a whole-word vocabulary): cut it after its first character.
-        match = next(m for m in self._control.finditer(text) if self._control_ids[m[0]] in forbidden and self._control_ids[m[0]] in ids)
-        cut = match.start() + 1
-        if len(match[0]) == 1:
-            return [i for i in ids if i not in forbidden]
-        head = self._encode_plain(text[:cut], anchored=anchored, keep_added=keep_added)
-        return head + self._encode_plain(text[cut:], anchored=anchored or bool(head), keep_added=keep_added)
+        # The tokenizer takes a string even so (an added token that is not special): cut each behind its first character. What it should
+        # still find, say after normalising the text, is dropped: no content may bring a control token.
+        cuts = [match.start() + 1 for match in self._control.finditer(text) if self._control_ids[match[0]] in forbidden]
+        ids = []
+        for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True):
+            ids += self._encode_anchored(text[start:end], anchored or bool(ids))
+        return [i for i in ids if i not in forbidden]
 
-    def _encode_anchored(self, text: str) -> list[int]:
-        """Encode text as it would be after other tokens: behind an anchor whose ids are then cut off."""
-        for anchor in ("\n", "a", "."):
+    def _encode_anchored(self, text: str, anchored: bool) -> list[int]:
+        """Encode text; `anchored`: as it would be after other tokens, behind an anchor whose ids are then cut off."""
+        for anchor in ("\n", "a", ".") if anchored and self._prefixed and text else ():
             head, ids = self._encode(anchor, split=True), self._encode(anchor + text, split=True)
             if ids[: len(head)] == head:
                 return ids[len(head) :]

@@ -9,7 +9,8 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,6 +34,9 @@ app = typer.Typer(
 # typer carries click within itself or beside itself, by version; this is the class of all its usage errors in either case.
 UsageError: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it: 128 + SIGINT."""
+
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="recipe (TOML)")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="settings of the recipe to change, e.g. optimizer.lr=1e-5")]
 
@@ -43,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # type: ignore[assignment]
     try:
         status = typer.main.get_command(app).main(arguments, prog_name="mulligan", standalone_mode=False)
+        if status == INTERRUPTED:  # typer makes an exit status of the exception, or lets it pass, by version
+            raise KeyboardInterrupt
         return status if isinstance(status, int) else 0
     except ConfigError as error:
         return _fail(error.faults)
@@ -54,16 +60,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         goes_on = ": the same command with --resume goes on from the last checkpoint" if arguments[:1] == ["train"] else ""
         print(f"interrupted{goes_on}", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:  # the reader has seen enough (mulligan ... | head)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
 
 def _fail(faults: Sequence[str]) -> int:
-    for fault in faults:
+    for fault in dict.fromkeys(faults):
         print("error: " + " ".join(fault.split()), file=sys.stderr)
     return 2
+
+
+def _quiet() -> None:
+    """No bars of transformers' between ours: loading a model's shards is not what the user waits for."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
 
 
 # ------------------------------------------------------------------------------------------------------------------ train
@@ -89,6 +102,7 @@ def train(
     from mulligan.runlog import RunFolder
     from mulligan.train import train as run_training
 
+    _quiet()
     for arm, settled in arms.items():
         place = folder / arm
         # With two arms, the second may not have begun when the first was interrupted.
@@ -186,11 +200,13 @@ def evaluate(
     from mulligan.report.tables import evaluation_table
     from mulligan.runtime.local import make_player
 
+    _quiet()
     budgets = parse_attempts(attempts)
     grader = make_grader(settled.grader)
     sets = [load_checked(source, limit, seed, grader) for source in sources]
     grader.close()
     player = make_player(settled, load_policy(settled.model, seed=settled.seed))
+    console = Console(width=None if sys.stdout.isatty() else 140)
     evaluations = []
     try:
         for chosen in sets:
@@ -200,7 +216,7 @@ def evaluate(
                     top_p=top_p, one_pass=one_pass, seed=seed, on_done=on_done,
                 )  # fmt: skip
             evaluations.append(done)
-            Console().print(evaluation_table(done).to_rich())
+            console.print(evaluation_table(done).to_rich())
             write_evaluation(out, evaluations, model=model)
     finally:
         player.grader.close()
@@ -221,16 +237,10 @@ def _eval_recipe(model: str, recipe: Path | None, problems: list[str] | None, ov
     else:
         table = dump_recipe(load_recipe(recipe)) if recipe else {"name": "eval", "problems": {"train": (problems or [""])[0]}}
         path = model
+    table["model"] = {**table.get("model", {}), "path": path, "tokenizer": None, "revision": None}
     faults = apply_overrides(table, overrides)
-    table["model"] = {**table.get("model", {}), "path": path, "tokenizer": None, "revision": None} if "model" not in _sections(overrides) else {
-        **table["model"], "path": path
-    }
     _lift_training_limits(table)
     return parse_recipe(table, "settings of the evaluation", faults)
-
-
-def _sections(overrides: list[str]) -> set[str]:
-    return {text.partition("=")[0].partition(".")[0].strip() for text in overrides}
 
 
 def _lift_training_limits(table: dict[str, Any]) -> None:
@@ -239,6 +249,20 @@ def _lift_training_limits(table: dict[str, Any]) -> None:
     if isinstance(longest, int):
         train_table = table.setdefault("train", {})
         train_table["micro_batch_tokens"] = max(longest, train_table.get("micro_batch_tokens", 0))
+
+
+@contextmanager
+def _progress(name: str, total: int) -> Iterator[Callable[[object], None]]:
+    """A bar on the terminal; yields what is to be called after each dialogue."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(escape(name), total=total)
+        yield lambda _: progress.advance(task)
 
 
 # ------------------------------------------------------------------------------------------------------------------ grade
@@ -257,12 +281,11 @@ def grade(
         raise ConfigError("give either --gold and --text, or --file")
     if deadline <= 0:
         raise ConfigError(f"--deadline {deadline}: give the seconds that one answer may take, more than 0")
-    pairs = [(gold, text, kind)] if file is None else list(_read_pairs(file, kind))
+    pairs = list(_read_pairs(file, kind)) if file is not None else [(gold or "", text or "", kind)]
 
     from mulligan.grading import grade_text
 
     for right, attempt, how in pairs:
-        assert right is not None and attempt is not None
         print(json.dumps(_verdict_json(grade_text(right, attempt, kind=how, deadline=deadline)), ensure_ascii=False), flush=True)
 
 
@@ -273,7 +296,7 @@ def _verdict_json(verdict: Verdict) -> dict[str, Any]:
 def _read_pairs(path: Path, kind: str) -> Iterator[tuple[str, str, str]]:
     """Raises DataError naming the line, before anything is graded."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # not splitlines: a JSON string may hold other line separators
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -301,6 +324,7 @@ def quickstart(out: Annotated[Path, typer.Option(help="folder for the table, the
     """The effect in minutes: train tiny models from scratch, with and without several attempts, and compare them."""
     from mulligan.quickstart import run_quickstart
 
+    _quiet()
     run_quickstart(out)
 
 

@@ -91,12 +91,12 @@ Budget = Annotated[AttemptBudget, BeforeValidator(_budget)]
 class TinyModel(Section):
     """A Llama configuration, trained from scratch over the small word-level vocabulary of the built-in tasks."""
 
-    hidden_size: int = Field(128, ge=8)
-    layers: int = Field(4, ge=1)
-    heads: int = Field(4, ge=1)
-    kv_heads: int | None = Field(None, ge=1, description="heads / kv_heads queries share a key; None: as many as heads")
-    intermediate_size: int = Field(344, ge=8)
-    max_position_embeddings: int = Field(512, ge=16)
+    hidden_size: int = Field(default=128, ge=8)
+    layers: int = Field(default=4, ge=1)
+    heads: int = Field(default=4, ge=1)
+    kv_heads: int | None = Field(default=None, ge=1, description="heads / kv_heads queries share a key; None: as many as heads")
+    intermediate_size: int = Field(default=344, ge=8)
+    max_position_embeddings: int = Field(default=512, ge=16)
     tie_word_embeddings: bool = False
 
 
@@ -104,7 +104,7 @@ class ModelConfig(Section):
     """`path`: a folder, a Hub id, a .gguf file, or `tiny:` (see the [model.tiny] table)."""
 
     path: str
-    tokenizer: str | None = Field(None, description="folder or Hub id; None: the model's own")
+    tokenizer: str | None = Field(default=None, description="folder or Hub id; None: the model's own")
     revision: str | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
     device: str = "auto"
@@ -117,25 +117,25 @@ class ProblemsConfig(Section):
 
     train: str
     eval: tuple[str, ...] = ()
-    limit: int | None = Field(None, ge=1)
+    limit: int | None = Field(default=None, ge=1)
 
 
 class ProtocolConfig(Section):
     """How an attempt is asked for, ended and answered."""
 
-    system: str = Field("Please reason step by step, and put your final answer within \\boxed{}.", description="system turn, with fields {n} and {s} (plural s); empty: none")
-    question: str = Field("{question}", description="first user turn; fields {question}, {n}, {s}")
-    state_budget: bool = Field(True, description="say in the prompt how many attempts there are")
-    budget_text: str = Field(" You have {n} attempt{s} to answer the question.", description="appended to the system turn (or the question) when state_budget")
-    feedback: str = Field(
+    system: str = Field(default="Please reason step by step, and put your final answer within \\boxed{}.", description="system turn, with fields {n} and {s} (plural s); empty: none")
+    question: str = Field(default="{question}", description="first user turn; fields {question}, {n}, {s}")
+    state_budget: bool = Field(default=True, description="say in the prompt how many attempts there are")
+    budget_text: str = Field(default=" You have {n} attempt{s} to answer the question.", description="appended to the system turn (or the question) when state_budget")
+    feedback: str = Field(default=
         "verdict and attempts left",
         description="none | verdict | verdict and attempts left | a template with fields {n} {s} {attempt} {answer} {outcome} {reason} and the verdict's own | module:function",
     )
     feedback_role: Literal["user", "system"] = "user"
     stop: Literal["answer", "end_of_turn"] = "answer"
-    max_attempt_tokens: int = Field(512, ge=1)
-    max_dialogue_tokens: int = Field(2048, ge=2, description="prompt, attempts and feedback together")
-    budget_per: Literal["group", "rollout"] = Field("group", description="whether the rollouts of a group share one stated budget")
+    max_attempt_tokens: int = Field(default=512, ge=1)
+    max_dialogue_tokens: int = Field(default=2048, ge=2, description="prompt, attempts and feedback together")
+    budget_per: Literal["group", "rollout"] = Field(default="group", description="whether the rollouts of a group share one stated budget")
 
 
 class RewardConfig(Section):
@@ -145,22 +145,22 @@ class RewardConfig(Section):
     correct: float = 1.0
     wrong: float = -0.5
     no_answer: float = -1.0
-    discount: float = Field(1.0, gt=0, le=1)
-    no_answer_cost: float = Field(0.0, ge=0)
+    discount: float = Field(default=1.0, gt=0, le=1)
+    no_answer_cost: float = Field(default=0.0, ge=0)
 
 
 class GraderConfig(Section):
-    kind: str | None = Field(None, description="math | numeric | text | module:function; None: as the problem source says")
-    workers: int = Field(1, ge=1)
-    deadline: float = Field(5.0, gt=0, description="seconds per answer")
-    max_failure_rate: float = Field(0.01, ge=0, le=1, description="the run stops when more of the verdicts than this are ungradable")
+    kind: str | None = Field(default=None, description="math | numeric | text | module:function; None: as the problem source says")
+    workers: int = Field(default=1, ge=1)
+    deadline: float = Field(default=5.0, gt=0, description="seconds per answer")
+    max_failure_rate: float = Field(default=0.01, ge=0, le=1, description="the run stops when more of the verdicts than this are ungradable")
 
 
 class SamplingConfig(Section):
-    temperature: float = Field(1.0, ge=0, description="0: greedy")
-    top_p: float = Field(1.0, gt=0, le=1)
-    max_rows: int = Field(64, ge=1, description="dialogues decoded at once")
-    prefill_tokens: int = Field(4096, ge=16, description="prompt and feedback tokens read in one forward pass, at most")
+    temperature: float = Field(default=1.0, ge=0, description="0: greedy")
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_rows: int = Field(default=64, ge=1, description="dialogues decoded at once")
+    prefill_tokens: int = Field(default=4096, ge=16, description="prompt and feedback tokens read in one forward pass, at most")
 
 
 AdvantageName = Literal["gae", "grpo", "dr_grpo", "rloo", "reinforce++", "attempt"]
@@ -168,70 +168,70 @@ AdvantageName = Literal["gae", "grpo", "dr_grpo", "rloo", "reinforce++", "attemp
 
 class AdvantageConfig(Section):
     name: AdvantageName = "attempt"
-    gamma: float = Field(1.0, ge=0, le=1, description="gae: discount per sampled token")
-    lam: float = Field(0.99, ge=0, le=1, description="gae: lambda per sampled token")
-    normalize: Literal["none", "batch"] = Field("batch", description="whiten over the batch's tokens (gae, reinforce++) or scale by the batch's standard deviation (attempt)")
-    one_step: bool = Field(False, description="attempt: 1 - V(t) on success and V(t+1) - V(t) on failure instead of outcome - V(t)")
-    min_count: int = Field(4, ge=1, description="attempt: rollouts of the group needed for a baseline of its own; else the batch's")
+    gamma: float = Field(default=1.0, ge=0, le=1, description="gae: discount per sampled token")
+    lam: float = Field(default=0.99, ge=0, le=1, description="gae: lambda per sampled token")
+    normalize: Literal["none", "batch"] = Field(default="batch", description="whiten over the batch's tokens (gae, reinforce++) or scale by the batch's standard deviation (attempt)")
+    one_step: bool = Field(default=False, description="attempt: 1 - V(t) on success and V(t+1) - V(t) on failure instead of outcome - V(t)")
+    min_count: int = Field(default=4, ge=1, description="attempt: rollouts of the group needed for a baseline of its own; else the batch's")
 
 
 class LossConfig(Section):
-    clip_low: float = Field(0.2, ge=0)
-    clip_high: float = Field(0.2, ge=0)
-    mean: Literal["token", "sequence", "constant"] = Field("token", description="token: over the step's sampled tokens; sequence: mean per dialogue, then over dialogues; constant: dialogues x max_dialogue_tokens (Dr. GRPO)")
-    kl: float = Field(0.0, ge=0, description="coefficient of the KL to the initial model")
+    clip_low: float = Field(default=0.2, ge=0)
+    clip_high: float = Field(default=0.2, ge=0)
+    mean: Literal["token", "sequence", "constant"] = Field(default="token", description="token: over the step's sampled tokens; sequence: mean per dialogue, then over dialogues; constant: dialogues x max_dialogue_tokens (Dr. GRPO)")
+    kl: float = Field(default=0.0, ge=0, description="coefficient of the KL to the initial model")
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
     kl_in_reward: bool = False
-    entropy: float = Field(0.0, ge=0)
-    value: float = Field(0.5, ge=0)
-    value_clip: float = Field(0.2, ge=0, description="0: off")
-    importance_cap: float = Field(0.0, ge=0, description="truncated importance weights between sampler and learner; 0: off")
+    entropy: float = Field(default=0.0, ge=0)
+    value: float = Field(default=0.5, ge=0)
+    value_clip: float = Field(default=0.2, ge=0, description="0: off")
+    importance_cap: float = Field(default=0.0, ge=0, description="truncated importance weights between sampler and learner; 0: off")
 
 
 class CriticConfig(Section):
     kind: Literal["head", "separate"] = "separate"
-    lr: float | None = Field(None, gt=0, description="None: the policy's")
-    warmup_steps: int = Field(0, ge=0, description="steps on which only the critic learns")
+    lr: float | None = Field(default=None, gt=0, description="None: the policy's")
+    warmup_steps: int = Field(default=0, ge=0, description="steps on which only the critic learns")
 
 
 class OptimizerConfig(Section):
     name: Literal["adamw", "muon"] = "adamw"
-    lr: float = Field(1e-6, gt=0)
-    muon_lr: float = Field(2e-2, gt=0, description="muon: for matrices; lr is for everything else")
+    lr: float = Field(default=1e-6, gt=0)
+    muon_lr: float = Field(default=2e-2, gt=0, description="muon: for matrices; lr is for everything else")
     betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = Field(1e-8, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-    grad_clip: float = Field(1.0, ge=0, description="0: off")
+    eps: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    grad_clip: float = Field(default=1.0, ge=0, description="0: off")
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    warmup: float = Field(0.03, ge=0, description="below 1: share of the run; else steps")
-    decay: float = Field(1.0, ge=0, le=1, description="share of the run, at its end, over which the rate falls")
-    final: float = Field(0.0, ge=0, le=1, description="last learning rate as a share of the peak")
+    warmup: float = Field(default=0.03, ge=0, description="below 1: share of the run; else steps")
+    decay: float = Field(default=1.0, ge=0, le=1, description="share of the run, at its end, over which the rate falls")
+    final: float = Field(default=0.0, ge=0, le=1, description="last learning rate as a share of the peak")
 
 
 class WarmupConfig(Section):
     """Supervised warm-up on dialogues before reinforcement learning; `steps = 0`: none."""
 
-    steps: int = Field(0, ge=0)
-    batch_size: int = Field(64, ge=1)
-    data: str | None = Field(None, description="JSONL of {\"messages\": [...]}; None: the built-in task's own dialogues")
+    steps: int = Field(default=0, ge=0)
+    batch_size: int = Field(default=64, ge=1)
+    data: str | None = Field(default=None, description="JSONL of {\"messages\": [...]}; None: the built-in task's own dialogues")
     optimizer: OptimizerConfig = OptimizerConfig(lr=1e-5)
 
 
 class TrainConfig(Section):
-    steps: int = Field(100, ge=0, description="0: the warm-up alone")
-    max_tokens: int | None = Field(None, ge=1, description="end, and scale the schedule, by sampled tokens instead of steps (equal tokens for every arm)")
-    problems_per_step: int = Field(16, ge=1)
-    group_size: int = Field(8, ge=1)
-    minibatches: int = Field(1, ge=1, description="optimiser steps per batch of rollouts")
-    epochs: int = Field(1, ge=1)
-    micro_batch_tokens: int = Field(4096, ge=16, description="tokens in one forward and backward pass")
-    eval_every: int = Field(0, ge=0)
-    threads: int | None = Field(None, ge=1, description="CPU threads; None: torch's default")
+    steps: int = Field(default=100, ge=0, description="0: the warm-up alone")
+    max_tokens: int | None = Field(default=None, ge=1, description="end, and scale the schedule, by sampled tokens instead of steps (equal tokens for every arm)")
+    problems_per_step: int = Field(default=16, ge=1)
+    group_size: int = Field(default=8, ge=1)
+    minibatches: int = Field(default=1, ge=1, description="optimiser steps per batch of rollouts")
+    epochs: int = Field(default=1, ge=1)
+    micro_batch_tokens: int = Field(default=4096, ge=16, description="tokens in one forward and backward pass")
+    eval_every: int = Field(default=0, ge=0)
+    threads: int | None = Field(default=None, ge=1, description="CPU threads; None: torch's default")
 
 
 class LogConfig(Section):
-    checkpoint_every: int = Field(10, ge=1)
-    keep_checkpoints: int = Field(2, ge=1)
+    checkpoint_every: int = Field(default=10, ge=1)
+    keep_checkpoints: int = Field(default=2, ge=1)
     rollouts: bool = True
     tensorboard: bool = False
 
@@ -240,15 +240,15 @@ class EvalConfig(Section):
     """What the run evaluates at its end (and every `train.eval_every` steps)."""
 
     attempts: str = "1-5"
-    samples: int = Field(0, ge=0, description="independent samples per problem for pass@k; 0: none")
-    temperature: float = Field(0.0, ge=0)
-    sample_temperature: float = Field(1.0, gt=0, description="of the pass@k samples")
-    limit: int = Field(200, ge=0, description="0: all")
+    samples: int = Field(default=0, ge=0, description="independent samples per problem for pass@k; 0: none")
+    temperature: float = Field(default=0.0, ge=0)
+    sample_temperature: float = Field(default=1.0, gt=0, description="of the pass@k samples")
+    limit: int = Field(default=200, ge=0, description="0: all")
 
 
 class Recipe(Section):
     name: str = "run"
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     attempts: Budget = AttemptBudget.parse("uniform(1,5)")
     model: ModelConfig
     problems: ProblemsConfig

@@ -40,13 +40,11 @@ class Display:
 
     @contextmanager
     def running(self, recipe: Recipe, state: dict[str, Any]) -> Iterator[None]:
-        total = recipe.warmup.steps + recipe.train.steps
-        if recipe.train.max_tokens is not None:
-            total = recipe.train.max_tokens
+        self._by_tokens = recipe.train.max_tokens is not None and recipe.train.steps > 0
+        total = recipe.train.max_tokens if self._by_tokens else recipe.warmup.steps + recipe.train.steps
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[figures]}"))
         with Progress(*columns, console=self.console, disable=self.quiet or not self.console.is_terminal) as progress:
             self._progress = progress
-            self._by_tokens = recipe.train.max_tokens is not None
             self._warmup = recipe.warmup.steps
             self._task = progress.add_task(recipe.name, total=total, completed=state["tokens"] if self._by_tokens else state["step"], figures="")
             self._total = total
@@ -62,7 +60,7 @@ class Display:
     def step_done(self, state: dict[str, Any], metrics: dict[str, Any]) -> None:
         self._done = 0
         step = state["step"]
-        figures = self._figures(metrics)
+        figures = self.figures(metrics)
         stage = "warm-up" if step <= self._warmup else "train"
         if self._progress is not None:
             self._progress.update(self._task, completed=state["tokens"] if self._by_tokens else step, description=stage, figures=figures)
@@ -73,7 +71,7 @@ class Display:
             self.console.print(f"{stage} step {step} {of}: {figures}", highlight=False, soft_wrap=True)
 
     @staticmethod
-    def _figures(metrics: dict[str, Any]) -> str:
+    def figures(metrics: dict[str, Any]) -> str:
         if "reward" not in metrics:
             return f"loss {metrics['loss']:.3f}"
         rate = metrics["tokens_sampled"] / max(metrics["seconds_sampling"], 1e-9)

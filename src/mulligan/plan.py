@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,6 @@ from mulligan.chat import Chat
 from mulligan.config import EvalConfig, Recipe
 from mulligan.errors import ConfigError, ContextOverflow, DataError, MulliganError
 from mulligan.evaluation import Evaluation, evaluate, parse_attempts, write_evaluation
-
 from mulligan.grading import make_grader
 from mulligan.model import context_and_parameters, load_tokenizer
 from mulligan.model.tiny import tiny_tokenizer
@@ -20,6 +20,7 @@ from mulligan.protocol import Protocol
 from mulligan.rollout import Player
 from mulligan.tasks import ProblemSet, SetAside, demonstrator, load_problems, self_check
 from mulligan.types import Problem, Rollout
+from mulligan.warmup import read_dialogues
 
 T = TypeVar("T")
 
@@ -71,10 +72,11 @@ class Plan:
         cache = rows * recipe.protocol.max_dialogue_tokens * shape.cache_per_token
         return 4 * (copies * self.parameters + logits + cache)
 
-    def evaluate(self, player: Player, folder: Path, on_done: Callable[[Rollout], None] | None = None) -> dict[str, float]:
-        """Evaluate on the recipe's eval sets, write `eval.json` and the dialogues; returns the accuracies for the metrics."""
+    def evaluate(self, player: Player, folder: Path, *, model: str, on_done: Callable[[Rollout], None] | None = None) -> dict[str, float]:
+        """Evaluate on the recipe's eval sets, write `eval.json` and the dialogues; returns the accuracies for the metrics.
+        `model` is what eval.json calls it."""
         evaluations = [evaluate_set(player, s, self.recipe.eval, seed=self.recipe.seed, on_done=on_done) for s in self.eval_sets]
-        write_evaluation(folder, evaluations, model=str(folder / "model"))
+        write_evaluation(folder, evaluations, model=model)
         return {f"{e.name}/accuracy@{k}": interval.mean for e in evaluations for k, interval in e.accuracy.items()}
 
 
@@ -117,8 +119,11 @@ def make_plan(recipe: Recipe) -> Plan:
         attempt(lambda: demonstrator(recipe.problems.train))
     if recipe.warmup.data and not Path(recipe.warmup.data).is_file():
         faults.append(DataError(f"{recipe.warmup.data}: no such file (warmup.data)"))
+    elif recipe.warmup.steps and recipe.warmup.data and chat and shape:
+        attempt(lambda: check_dialogues(recipe.warmup.data, chat, shape.context))  # type: ignore[arg-type]
     train_set = attempt(lambda: load_checked(recipe.problems.train, recipe.problems.limit, recipe.seed, grader)) if grader else None
     eval_sets = [attempt(lambda s=s: load_checked(s, recipe.eval.limit or None, recipe.seed, grader)) for s in recipe.problems.eval] if grader else []
+    faults += [ConfigError(f"problems.eval: {s} is given twice: drop one") for s, n in Counter(recipe.problems.eval).items() if n > 1]
     longest = 0
     if protocol and chat and shape and not faults:
         for problems in [train_set, *eval_sets]:
@@ -126,6 +131,7 @@ def make_plan(recipe: Recipe) -> Plan:
             longest = max(longest, got or 0)
     if grader:
         grader.close()
+    faults = list({str(fault): fault for fault in faults}.values())  # a missing folder is missed by model and tokenizer alike
     if len(faults) == 1:
         raise faults[0]
     if faults:
@@ -145,6 +151,13 @@ def load_checked(source: str, limit: int | None, seed: int, grader: object) -> P
         first = f", the first because {problems.set_aside[0].reason}" if problems.set_aside else ""
         raise DataError(f"{source}: no usable problem ({len(problems.set_aside)} set aside{first})")
     return problems
+
+
+def check_dialogues(path: str, chat: Chat, limit: int) -> None:
+    """Read the warm-up's dialogues once. Raises DataError as `read_dialogues`, ContextOverflow for one longer than `limit`."""
+    for number, transcript in enumerate(read_dialogues(path, chat), 1):
+        if len(transcript) > limit:
+            raise ContextOverflow(f"{path}: dialogue {number} has {len(transcript)} tokens and the model's context {limit}: shorten it or leave it out (warmup.data)")
 
 
 def light_chat(recipe: Recipe) -> Chat:

@@ -17,6 +17,7 @@ import importlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
+from typing import Any, cast
 
 from mulligan.config import AttemptBudget, ProtocolConfig, RewardConfig
 from mulligan.errors import ConfigError
@@ -251,6 +252,7 @@ def _say_verdict_and_left(problem: Problem, attempts: Sequence[Attempt], attempt
 def _load_function(text: str) -> FeedbackFunction:
     module_name, _, path = text.partition(":")
     where = f"protocol.feedback = {text!r}"
+    target: Any
     try:
         target = importlib.import_module(module_name)
     except Exception as error:  # a user's module may fail in any way while it is imported
@@ -261,7 +263,7 @@ def _load_function(text: str) -> FeedbackFunction:
         target = getattr(target, name)
     if not callable(target):
         raise ConfigError(f"{where} is a {type(target).__name__}, not a function; name a function(problem, attempts, attempts_left) -> str")
-    return target
+    return cast(FeedbackFunction, target)
 
 
 def _hash64(purpose: str, *parts: str | int) -> int:

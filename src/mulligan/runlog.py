@@ -235,7 +235,8 @@ class RunFolder:
         for number, raw in enumerate(whole, start=1):
             try:
                 entry = json.loads(raw)
-                entry["step"] + 0
+                if not isinstance(entry["step"], int):
+                    raise TypeError
             except (ValueError, KeyError, TypeError):
                 raise RunError(f"{path}, line {number}: not a line of metrics: delete it, or start again with another --out") from None
             found.append((raw + b"\n", entry))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, display: Display |
     state = _restore(run, workers) if resume else {"step": 0, "tokens": 0, "seconds": 0.0}
     warmup_steps, began = recipe.warmup.steps, time.monotonic() - state["seconds"]
 
-    with display.running(recipe, state), run:
+    with closing(workers), display.running(recipe, state), run:
         while not _finished(recipe, state):
             started = time.monotonic()
             step = state["step"] - warmup_steps  # below 0: supervised warm-up
@@ -64,22 +65,21 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, display: Display |
             state["seconds"] = time.monotonic() - began
             metrics |= {"seconds": time.monotonic() - started, "tokens_total": state["tokens"]}
             if recipe.train.eval_every and step >= 0 and (step + 1) % recipe.train.eval_every == 0:
-                metrics |= plan.evaluate(workers.player, run.path / f"eval_{step + 1:06d}")
+                metrics |= plan.evaluate(workers.player, run.path / f"eval_{step + 1:06d}", model=f"{run.path} after {step + 1} steps")
             run.log_metrics(state["step"] - 1, {"stage": "warmup" if step < 0 else "train", "train_step": step, **metrics})
             display.step_done(state, metrics)
             if state["step"] % recipe.log.checkpoint_every == 0 or _finished(recipe, state):
                 checkpoint.save(run.checkpoints, state["step"], {"run": state, "workers": workers.state_dict()}, keep=recipe.log.keep_checkpoints)
 
-    workers.save_model(run.model)
-    run.write_model_card(plan.problems_described)
-    if recipe.problems.eval:
-        plan.evaluate(workers.player, run.path, on_done=display.rollout_done)
-    workers.close()
+        workers.save_model(run.model)
+        run.write_model_card(plan.problems_described)
+        if recipe.problems.eval:
+            plan.evaluate(workers.player, run.path, model=str(run.model), on_done=display.rollout_done)
     return run.path
 
 
 def _finished(recipe: Recipe, state: dict[str, Any]) -> bool:
-    if recipe.train.max_tokens is not None:
+    if recipe.train.max_tokens is not None and recipe.train.steps:  # 0 steps: the warm-up alone
         return state["step"] >= recipe.warmup.steps and state["tokens"] >= recipe.train.max_tokens
     return state["step"] >= recipe.warmup.steps + recipe.train.steps
 

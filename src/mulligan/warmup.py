@@ -59,25 +59,27 @@ def read_dialogues(path: str | Path, chat: Chat) -> list[Transcript]:
     """Dialogues of the user's own: JSONL with {"messages": [{"role", "content"}, ...]} a line; assistant turns are trained.
 
     Raises:
-        DataError: missing file, broken line (with its number), or no dialogue with an assistant turn.
+        DataError: missing or unreadable file, broken line (with its number), or no dialogue in it.
     """
     path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: no such file (warmup.data)")
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")  # not splitlines: a JSON string may hold other line separators
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file (warmup.data)") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error}) (warmup.data)") from None
     transcripts = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            messages = json.loads(line)["messages"]
-            roles = [m["role"] for m in messages]
-            if not all(isinstance(m["content"], str) for m in messages):
-                raise TypeError
+            messages = [{"role": m["role"], "content": m["content"]} for m in json.loads(line)["messages"]]
         except (json.JSONDecodeError, KeyError, TypeError):
             raise DataError(f'{path}, line {number}: not a JSON object with "messages" of {{"role", "content"}}') from None
-        if "assistant" not in roles:
-            raise DataError(f"{path}, line {number}: no assistant turn to learn from")
-        transcripts.append(chat.encode_dialogue(messages))
+        try:
+            transcripts.append(chat.encode_dialogue(messages))
+        except DataError as error:
+            raise DataError(f"{path}, line {number}: {error}") from None
     if not transcripts:
         raise DataError(f"{path}: no dialogues in it (warmup.data)")
     return transcripts

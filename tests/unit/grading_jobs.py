@@ -37,7 +37,7 @@ def hoard(payload, progress):
 def misbehave(payload, progress):
     """Tries to leave traces; says which of the attempts were refused."""
     attempts = {
-        "write": lambda: open(payload["marker"], "w"),
+        "write": lambda: open(payload["marker"], "w"),  # noqa: SIM115
         "low_level": lambda: os.open(payload["marker"], os.O_CREAT | os.O_WRONLY),
         "system": lambda: os.system(f"touch {payload['marker']}"),
         "process": lambda: subprocess.run(["touch", payload["marker"]]),

@@ -85,6 +85,12 @@ def test_contents_that_the_template_trims_are_trimmed_around_control_tokens_too(
     assert chat.bridge_ids(" \nno ", "user", turn_closed=True) == chat.bridge_ids("no", "user", turn_closed=True)
 
 
+def test_thousands_of_control_strings_are_only_text():
+    tokenizer = bytes_tokenizer(CHATML + "{# <think> #}")
+    tokenizer.add_tokens([AddedToken("<think>", special=False)])
+    assert Chat(tokenizer).encode_text("<think>" * 3000) == b("<think>") * 3000
+
+
 # ------------------------------------------------------------------------------------------------------------ all families
 
 
@@ -228,7 +234,7 @@ def test_encode_dialogue_is_the_template_up_to_the_last_end(tokenizers, family):
         (["assistant", "user"], "cannot be learned from"),
         (["user", "assistant", "user"], "cannot be learned from"),
         (["system", "assistant"], "cannot be learned from"),
-        (["user", "assistant", "assistant", "user"], "cannot be learned from"),
+        (["user", "assistant", "assistant", "user"], "must be user or system there"),
         (["user", "assistant", "assistant", "assistant"], r"messages\[2\] has role 'assistant': it must be user or system there"),
         (["system", "user", "user"], r"messages\[2\] has role 'user': it must be assistant there"),
     ],
@@ -247,7 +253,7 @@ def test_a_dialogue_turn_without_text(tokenizers):
 
 
 def test_no_template():
-    with pytest.raises(ModelError, match="has no chat template: set model.tokenizer"):
+    with pytest.raises(ModelError, match=r"has no chat template: set model.tokenizer"):
         Chat(bytes_tokenizer(None))
 
 
@@ -256,7 +262,7 @@ def test_system_turns_that_a_template_refuses(tokenizers, family):
     chat = Chat(tokenizers[family])  # loads: only what is used must be possible
     with pytest.raises(ModelError, match=r"must alternate\): set protocol.feedback_role = \"user\""):
         chat.check_role("system")
-    with pytest.raises(ModelError, match="set protocol.feedback_role"):
+    with pytest.raises(ModelError, match=r"set protocol\.feedback_role"):
         chat.bridge_ids("no", "system", turn_closed=True)
     chat.check_role("user")
     with pytest.raises(ModelError, match=r"set protocol.system = \"\""):
@@ -283,7 +289,7 @@ def test_a_system_turn_that_is_hoisted_is_no_feedback():
         "{{ '<|im_start|>'", "{% if m['role'] != 'system' %}{{ '<|im_start|>'", 1
     ).replace("'\n' }}{% endfor %}", "'\n' }}{% endif %}{% endfor %}", 1)
     chat = Chat(bytes_tokenizer(template))
-    with pytest.raises(ModelError, match="moves a late system turn to the front: set protocol.feedback_role"):
+    with pytest.raises(ModelError, match=r"moves a late system turn to the front: set protocol.feedback_role"):
         chat.check_role("system")
 
 

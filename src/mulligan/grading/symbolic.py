@@ -138,7 +138,8 @@ def _differ_by_little(gold: Any, answer: Any) -> bool:
             return False
         if gold.has(Float, UnevaluatedExpr) or answer.has(Float, UnevaluatedExpr):
             return False
-        a, b = gold.doit(), answer.doit()
+        a: Any = gold.doit()
+        b: Any = answer.doit()
         if a.is_Rational and b.is_Rational:
             return bool(a != b)
         size = max(abs(complex(a.evalf(30))), abs(complex(b.evalf(30))))

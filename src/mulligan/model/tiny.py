@@ -90,8 +90,8 @@ def tiny_config(config: TinyModel) -> LlamaConfig:
         tie_word_embeddings=config.tie_word_embeddings,
         initializer_range=0.5 * config.hidden_size**-0.5,
         rms_norm_eps=1e-5,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=int(tokenizer.pad_token_id),  # type: ignore[arg-type]
+        eos_token_id=int(tokenizer.eos_token_id),  # type: ignore[arg-type]
         bos_token_id=None,
     )
 

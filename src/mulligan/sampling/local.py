@@ -52,8 +52,8 @@ class LocalDialogue:
         self._sampler._submitted(self)
         try:
             return await self.request
-        except asyncio.CancelledError:
-            self._sampler._busy += 1  # it waits no longer; its owner closes it next
+        except BaseException:
+            self.close()  # cancelled, or the sampler broke: half an attempt is of no use
             raise
         finally:
             self.request = None
@@ -73,9 +73,12 @@ class LocalDialogue:
         return None
 
     def close(self) -> None:
-        if not self.closed:
-            self.closed = True
-            self._sampler._closed(self)
+        if self.closed:
+            return
+        self.closed = True
+        if self.request is not None and not self.request.done():
+            self.request.cancel()
+        self._sampler._closed(self)
 
 
 class LocalSampler:
@@ -96,10 +99,11 @@ class LocalSampler:
     def _reset(self) -> None:
         self._rows: list[LocalDialogue] = []
         self._waiting: list[LocalDialogue] = []
-        self._open = 0
-        self._busy = 0
+        self._open: set[LocalDialogue] = set()
+        self._busy: set[LocalDialogue] = set()
         """Open dialogues that are not waiting for tokens: with the grader, or about to ask."""
         self._idle = asyncio.Event()
+        """Set while nobody is busy."""
         self._driver: asyncio.Task[None] | None = None
         self._cache_version = self.policy.version
         self.sampled_tokens = 0
@@ -114,15 +118,17 @@ class LocalSampler:
         return self.policy.version
 
     def open(self, *, key: int, params: SamplingParams) -> LocalDialogue:
-        if self._open == 0:
+        if not self._open:
             self._cache_version = self.policy.version
-        self._open += 1
-        self._busy += 1
-        self._idle.clear()
-        return LocalDialogue(self, key, params)
+        dialogue = LocalDialogue(self, key, params)
+        self._open.add(dialogue)
+        self._now_busy(dialogue)
+        return dialogue
 
     def release(self) -> None:
-        """Drop every dialogue and the cache's memory: before an update, or after a batch was abandoned."""
+        """Close every dialogue and drop the cache's memory: before an update, or after a batch was abandoned."""
+        for dialogue in [*self._open]:
+            dialogue.close()
         if self._driver is not None and not self._driver.done():
             self._driver.cancel()
         self._cache = KVCache(self.max_rows)
@@ -136,34 +142,30 @@ class LocalSampler:
         if self._driver is None or self._driver.done():
             self._idle = asyncio.Event()  # an event belongs to the loop that first waits on it
             self._driver = asyncio.get_running_loop().create_task(self._drive())
-        self._not_busy()
+        self._not_busy(dialogue)
 
-    @torch.inference_mode()
     def _closed(self, dialogue: LocalDialogue) -> None:
-        """Free the dialogue's row: the last row moves into it, so that rows stay contiguous and decoding reads a plain view."""
-        if dialogue.row is not None:
-            last = self._rows.pop()
-            if last is not dialogue:
-                self._cache.copy(last.row, [dialogue.row], last.cached)  # type: ignore[arg-type]
-                self._rows[dialogue.row] = last
-                last.row = dialogue.row
-            dialogue.row = None
-        elif dialogue in self._waiting:
+        """Forget the dialogue; its row is freed at the next step."""
+        self._open.discard(dialogue)
+        if dialogue in self._waiting:
             self._waiting.remove(dialogue)
-        self._open -= 1
-        if dialogue.request is None:
-            self._not_busy()
+        self._not_busy(dialogue)
 
-    def _not_busy(self) -> None:
-        self._busy -= 1
-        if self._busy == 0:
+    def _now_busy(self, dialogue: LocalDialogue) -> None:
+        self._busy.add(dialogue)
+        self._idle.clear()
+
+    def _not_busy(self, dialogue: LocalDialogue) -> None:
+        self._busy.discard(dialogue)
+        if not self._busy:
             self._idle.set()
 
     async def _drive(self) -> None:
         try:
             while True:
-                await self._idle.wait()
-                if self._open == 0:
+                while self._busy:  # again, if somebody became busy between the wake-up and now
+                    await self._idle.wait()
+                if not self._open:
                     return
                 self._step()
                 await asyncio.sleep(0)  # lets a cancellation or an interrupt in
@@ -171,7 +173,20 @@ class LocalSampler:
             for dialogue in [*self._rows, *self._waiting]:
                 if dialogue.request is not None and not dialogue.request.done():
                     dialogue.request.set_exception(error)
-                    self._busy += 1
+                    self._now_busy(dialogue)
+
+    def _compact(self) -> None:
+        """Move the last dialogues into the rows of closed ones, so that rows stay contiguous and decoding reads a plain view.
+
+        Row by row and not as they close: the order in which graders answered must leave no trace in the batch.
+        """
+        for row in range(len(self._rows)):
+            while self._rows and self._rows[-1].closed:
+                self._rows.pop()
+            if row < len(self._rows) and self._rows[row].closed:
+                last = self._rows.pop()
+                self._cache.copy(last.row, [row], last.cached)  # type: ignore[arg-type]
+                self._rows[row], last.row = last, row
 
     def _admit(self) -> None:
         """Give free rows to waiting dialogues, first come first served."""
@@ -208,6 +223,7 @@ class LocalSampler:
     @torch.inference_mode()
     def _step(self) -> None:
         assert self._cache_version == self.policy.version, "the weights changed under open dialogues"
+        self._compact()
         self._admit()
         rows, followers = self._select()
         logits = self._read(rows)
@@ -254,5 +270,4 @@ class LocalSampler:
         completion = Completion(dialogue.token_ids, dialogue.logprobs, dialogue.full_logprobs, reason, self.policy.version)
         if dialogue.request is not None and not dialogue.request.done():
             dialogue.request.set_result(completion)
-        self._busy += 1
-        self._idle.clear()
+        self._now_busy(dialogue)

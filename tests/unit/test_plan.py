@@ -1,0 +1,233 @@
+"""A recipe is checked whole before anything heavy is loaded: every fault at once, and what a run of it will need."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mulligan.config import Recipe, parse_recipe
+from mulligan.errors import ConfigError, ContextOverflow, DataError, ModelError
+from mulligan.model import load_policy
+from mulligan.model.tiny import tiny_tokenizer
+from mulligan.plan import Plan, make_plan
+
+TABLE: dict[str, Any] = {
+    "model": {"path": "tiny:", "tiny": {"hidden_size": 32, "layers": 2, "heads": 2, "intermediate_size": 64, "max_position_embeddings": 64}},
+    "problems": {"train": "builtin:guess?low=1&high=4&n=12", "eval": ["builtin:guess?low=1&high=4&split=test"]},
+    "protocol": {"system": "", "question": "{n} {question}", "feedback": "{hint} {n}", "max_attempt_tokens": 5, "max_dialogue_tokens": 40},
+}
+
+
+def recipe(**changes: Any) -> Recipe:
+    """TABLE with dotted keys changed; `__` stands for the dot."""
+    table = json.loads(json.dumps(TABLE))
+    for key, value in changes.items():
+        node = table
+        *parents, last = key.split("__")
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = value
+    return parse_recipe(table)
+
+
+def jsonl(path: Path, *rows: dict[str, Any]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+# ---------------------------------------------------------------------------------------------------------------- what it says
+
+
+def test_a_plan():
+    plan = make_plan(recipe())
+    assert len(plan.problems) == 12
+    assert [len(s) for s in plan.eval_sets] == [4]
+    assert plan.longest_prompt == 6  # <user> 5 guess 1 4 <answer>
+    assert plan.set_aside == {"builtin:guess?low=1&high=4&n=12": (), "builtin:guess?low=1&high=4&split=test": ()}
+    assert plan.problems_described == "12 problems from `builtin:guess?low=1&high=4&n=12`"
+
+
+def test_parameters_are_those_of_the_model(tmp_path: Path):
+    plan = make_plan(recipe())
+    assert plan.parameters == load_policy(plan.recipe.model, folder=tmp_path / "m").num_parameters
+
+
+def test_limits():
+    plan = make_plan(recipe(problems__limit=5, eval={"limit": 3}))
+    assert (len(plan.problems), len(plan.eval_sets[0])) == (5, 3)
+    assert len(make_plan(recipe(eval={"limit": 0})).eval_sets[0]) == 4
+
+
+def test_what_fails_against_itself_is_set_aside(tmp_path: Path):
+    source = jsonl(tmp_path / "p.jsonl", {"question": "1 + 1", "answer": "2"}, {"question": "1 + 2", "answer": "three apples"}, {"question": "1 + 3", "answer": "4"})
+    plan = make_plan(recipe(problems__train=source + "?grader=numeric", problems__eval=[]))
+    assert [p.answer for p in plan.problems] == ["2", "4"]
+    (aside,) = plan.set_aside[source + "?grader=numeric"]
+    assert aside.problem.answer == "three apples"
+    assert "'three apples' does not pass its own grader" in aside.reason
+
+
+def test_a_set_of_which_nothing_is_left(tmp_path: Path):
+    source = jsonl(tmp_path / "p.jsonl", {"question": "1 + 2", "answer": "three apples"}) + "?grader=numeric"
+    with pytest.raises(DataError, match=r"p\.jsonl\?grader=numeric: no gold answer passes its own grader"):
+        make_plan(recipe(problems__train=source, problems__eval=[]))
+
+
+# --------------------------------------------------------------------------------------------------------------------- hashes
+
+
+def test_data_hashes():
+    def hashes(**changes: Any) -> list[str]:
+        return list(make_plan(recipe(**changes)).data_hashes.values())
+
+    base = hashes()
+    assert len(base) == 2
+    assert all(len(h) == 32 for h in base)
+    assert hashes() == base
+    other_seed = hashes(seed=1)
+    assert other_seed[0] != base[0], "the seed draws the training problems"
+    assert other_seed[1] == base[1], "and leaves the held-out ones as they are"
+    assert hashes(problems__limit=11)[0] != base[0]
+
+
+def test_data_hashes_see_content_and_order(tmp_path: Path):
+    rows = [{"question": "1 + 1", "answer": "2"}, {"question": "1 + 2", "answer": "3"}]
+
+    def hash_of(name: str, *chosen: dict[str, Any]) -> str:
+        source = jsonl(tmp_path / name, *chosen)
+        return make_plan(recipe(problems__train=source, problems__eval=[])).data_hashes[source]
+
+    base = hash_of("a.jsonl", *rows)
+    assert hash_of("b.jsonl", *rows) == base, "not the name of the file"
+    assert hash_of("c.jsonl", *rows[::-1]) != base
+    assert hash_of("d.jsonl", rows[0], {"question": "1 + 2", "answer": "3.0"}) != base
+
+
+# --------------------------------------------------------------------------------------------------------------------- needs
+
+
+def test_tokens_per_step():
+    assert make_plan(recipe(train={"problems_per_step": 3, "group_size": 5})).tokens_per_step == 3 * 5 * 40
+
+
+def test_memory_by_hand():
+    plan = make_plan(recipe(train={"problems_per_step": 4, "group_size": 2, "micro_batch_tokens": 100}, sampling={"max_rows": 6}))
+    vocabulary = len(tiny_tokenizer())
+    per_token = 2 * 2 * 2 * 16  # keys and values, layers, heads, head size
+    assert plan.memory_bytes == 4 * (4 * plan.parameters + 3 * 100 * vocabulary + 6 * 40 * per_token)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"model__tiny__layers": 4},
+        {"advantage": {"name": "gae"}},
+        {"loss": {"kl": 0.1}},
+        {"train": {"micro_batch_tokens": 8192}},
+        {"train": {"group_size": 32}, "sampling": {"max_rows": 512}},
+        {"protocol__max_dialogue_tokens": 60},
+    ],
+)
+def test_memory_reacts(more: dict[str, Any]):
+    base = make_plan(recipe()).memory_bytes
+    assert base > 0
+    assert make_plan(recipe(**more)).memory_bytes > base
+
+
+def test_a_head_as_critic_needs_no_second_model():
+    separate, head = (make_plan(recipe(advantage={"name": "gae"}, critic={"kind": kind})).memory_bytes for kind in ("separate", "head"))
+    assert separate - head == 4 * 4 * make_plan(recipe()).parameters
+
+
+# --------------------------------------------------------------------------------------------------------------------- faults
+
+
+def test_every_fault_at_once(tmp_path: Path):
+    faulty = recipe(
+        model__path=str(tmp_path / "nowhere"),
+        problems={"train": "builtin:gues", "eval": [str(tmp_path / "missing.jsonl"), "gym:no_such_task"]},
+        protocol__question="{n} {query}",
+        eval={"attempts": "0-3"},
+        warmup={"steps": 3, "data": str(tmp_path / "none.jsonl")},
+    )
+    with pytest.raises(ConfigError) as caught:
+        make_plan(faulty)
+    text = "\n".join(caught.value.faults)
+    for piece in (
+        f"{tmp_path}/nowhere: no such model folder",
+        "there is no built-in task 'gues'; did you mean 'guess'",
+        "missing.jsonl: no such file",
+        "no_such_task",
+        "protocol.question: unknown field {query}",
+        "budget",
+        "none.jsonl: no such file (warmup.data)",
+    ):
+        assert piece in text, piece
+    assert all(line.strip() for line in caught.value.faults)
+
+
+def test_a_single_fault_keeps_its_type(tmp_path: Path):
+    with pytest.raises(DataError, match=r"missing\.jsonl"):
+        make_plan(recipe(problems__train=str(tmp_path / "missing.jsonl")))
+    with pytest.raises(ModelError, match=r"\./nowhere: no such model folder"):
+        make_plan(recipe(model__path="./nowhere"))
+
+
+def test_a_folder_without_weights(tmp_path: Path):
+    folder = tmp_path / "tiny"
+    load_policy(recipe().model, folder=folder)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"tiny: no weights \(\*\.safetensors\) in this folder"):
+        make_plan(recipe(model__path=str(folder)))
+
+
+def test_an_unknown_grader():
+    with pytest.raises(ConfigError, match="grader 'maths' is not known: use math, numeric"):
+        make_plan(recipe(grader={"kind": "maths"}))
+
+
+def test_no_warm_up_without_a_demonstrator(tmp_path: Path):
+    source = jsonl(tmp_path / "p.jsonl", {"question": "1 + 1", "answer": "2"})
+    with pytest.raises(ConfigError, match=r"only builtin: sources can demonstrate their format; set warmup\.data"):
+        make_plan(recipe(problems__train=source, warmup={"steps": 1}))
+    make_plan(recipe(problems__train=source))
+
+
+def test_the_warm_ups_dialogues_are_read(tmp_path: Path):
+    good = {"messages": [{"role": "user", "content": "3 guess 1 4"}, {"role": "assistant", "content": "\\boxed{2}"}]}
+    broken = jsonl(tmp_path / "broken.jsonl", good, {"messages": good["messages"][:1]})
+    with pytest.raises(DataError, match=r"broken\.jsonl, line 2: "):
+        make_plan(recipe(warmup={"steps": 1, "data": broken}))
+    long = jsonl(tmp_path / "long.jsonl", good, {"messages": [good["messages"][0], {"role": "assistant", "content": "1 " * 60}]})
+    with pytest.raises(ContextOverflow, match=r"long\.jsonl: dialogue 2 has 67 tokens and the model's context 64"):
+        make_plan(recipe(warmup={"steps": 1, "data": long}))
+    make_plan(recipe(warmup={"steps": 1, "data": jsonl(tmp_path / "good.jsonl", good)}))
+
+
+def test_an_evaluation_set_given_twice():
+    source = TABLE["problems"]["eval"][0]
+    with pytest.raises(ConfigError, match=r"problems\.eval: .* is given twice: drop one"):
+        make_plan(recipe(problems__eval=[source, source]))
+
+
+def test_a_prompt_too_long(tmp_path: Path):
+    source = jsonl(tmp_path / "p.jsonl", {"question": "1 + 1", "answer": "2"}, {"question": "1 + " * 20 + "1", "answer": "21"})
+    with pytest.raises(ContextOverflow, match=r"p\.jsonl: the prompt of problem [0-9a-f]{16} has 44 tokens and a dialogue may have 40: raise protocol.max_dialogue_tokens"):
+        make_plan(recipe(problems__train=source))
+    assert make_plan(recipe(problems__train=source, protocol__max_dialogue_tokens=45)).longest_prompt == 44
+
+
+def test_the_models_context_bounds_the_prompt_too(tmp_path: Path):
+    source = jsonl(tmp_path / "p.jsonl", {"question": "1 + " * 40 + "1", "answer": "41"})
+    with pytest.raises(ContextOverflow, match="has 84 tokens and a dialogue may have 64"):
+        make_plan(recipe(problems__train=source, protocol__max_dialogue_tokens=1000))
+
+
+def test_long_prompts_are_found_among_very_many():
+    """Beyond 5,000 problems only one per length of question is looked at."""
+    plan = make_plan(recipe(problems__train="builtin:readings?n=6000", problems__eval=[]))
+    assert isinstance(plan, Plan)
+    assert plan.longest_prompt == 10  # <user> 5 d o d o d o d <answer>

@@ -1,0 +1,135 @@
+"""The loop's pure parts: which problems a step plays, what its metrics say, when a broken grader stops the run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from fake_dialogues import problem, rollout
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mulligan.config import Recipe, parse_recipe
+from mulligan.errors import GraderError
+from mulligan.train import _check_grader, _finished, problems_of_step, rollout_metrics
+from mulligan.types import Group, Problem
+
+PROBLEMS = [problem(i) for i in range(10)]
+
+
+def recipe(**sections: Any) -> Recipe:
+    return parse_recipe({"model": {"path": "tiny:"}, "problems": {"train": "builtin:guess"}, **sections})
+
+
+# ------------------------------------------------------------------------------------------------------------------- problems
+
+
+@given(size=st.integers(1, 30), count=st.integers(1, 40), seed=st.integers(0, 5), passes=st.integers(1, 3))
+def test_every_problem_once_per_pass(size: int, count: int, seed: int, passes: int):
+    problems = [problem(i) for i in range(size)]
+    steps = -(-passes * size // count)
+    played = [p for step in range(steps) for p in problems_of_step(problems, step, count, seed)]
+    assert len(played) == steps * count
+    for start in range(0, passes * size, size):
+        assert {p.id for p in played[start : start + size]} == {p.id for p in problems}
+
+
+def test_a_step_is_a_function_of_its_number():
+    late = problems_of_step(PROBLEMS, 37, 4, seed=0)
+    assert [problems_of_step(PROBLEMS, step, 4, seed=0) for step in range(38)][37] == late
+    assert problems_of_step(PROBLEMS, 37, 4, seed=0) == late
+
+
+def test_passes_and_seeds_are_shuffled_differently():
+    def whole_pass(step: int, seed: int) -> list[str]:
+        return [p.id for p in problems_of_step(PROBLEMS, step, 10, seed)]
+
+    orders = [whole_pass(step, seed) for step in range(3) for seed in range(3)]
+    assert len({tuple(order) for order in orders}) == 9
+    assert all(order != [p.id for p in PROBLEMS] for order in orders)
+
+
+def test_a_step_larger_than_the_data_wraps_around():
+    assert Counter(p.id for p in problems_of_step(PROBLEMS, 0, 25, seed=3)).most_common()[-1][1] == 2
+
+
+# -------------------------------------------------------------------------------------------------------------------- metrics
+
+
+def group(i: int, *scripts: str, budget: int = 3, error: str | None = None) -> Group:
+    p = problem(i)
+    return Group(p, tuple(rollout(p, script.split(), budget=budget, index=g, error=error) for g, script in enumerate(scripts)))
+
+
+def test_rollout_metrics_by_hand():
+    """Attempt t has t + 1 tokens; a dialogue is worth 1 if solved, else 0."""
+    groups = [group(0, "c", "w c"), group(1, "w n t", "w w w"), group(2, "w u", budget=5), group(3, "w", budget=2, error="feedback: broken")]
+    metrics = rollout_metrics(groups)
+    trainable, attempts = 4, 12
+    assert metrics == {
+        "reward": 2 / trainable,
+        "accuracy": 2 / trainable,
+        "accuracy_first": 1 / trainable,
+        "attempts_used": (1 + 2 + 3 + 3) / trainable,
+        "budget": 3.0,  # what could not be graded or broke enters no mean over dialogues...
+        "tokens_sampled": 2.0 + 5 + 9 + 9 + 5 + 2,  # ...but its tokens were sampled
+        "tokens_per_attempt": 32 / attempts,
+        "dialogues_broken": 1.0,
+        "share_correct": 2 / attempts,
+        "share_wrong": 7 / attempts,
+        "share_no_answer": 1 / attempts,
+        "share_truncated": 1 / attempts,
+        "share_ungradable": 1 / attempts,
+    }
+
+
+def test_rollout_metrics_of_nothing_trainable():
+    metrics = rollout_metrics([group(0, "u")])
+    assert metrics["reward"] == metrics["accuracy"] == metrics["attempts_used"] == 0.0
+    assert metrics["share_ungradable"] == 1.0
+
+
+# --------------------------------------------------------------------------------------------------------------------- grader
+
+
+@pytest.mark.parametrize(("allowed", "stops"), [(0.0, True), (0.24, True), (0.25, False), (1.0, False)])
+def test_a_broken_grader_stops_the_run(allowed: float, stops: bool):
+    groups = [group(0, "c", "w c"), group(1, "u")]
+    settings = recipe(grader={"max_failure_rate": allowed})
+    if not stops:
+        _check_grader(groups, settings, 7)
+        return
+    with pytest.raises(GraderError, match=r"step 7: the grader failed on 25\.0% of the attempts \(the first: late\); mend it or raise grader\.max_failure_rate"):
+        _check_grader(groups, settings, 7)
+
+
+def test_a_sound_grader_does_not():
+    _check_grader([group(0, "w n t")], recipe(grader={"max_failure_rate": 0.0}), 0)
+    _check_grader([], recipe(grader={"max_failure_rate": 0.0}), 0)
+
+
+# ------------------------------------------------------------------------------------------------------------------------ end
+
+
+@pytest.mark.parametrize(
+    ("sections", "step", "tokens", "finished"),
+    [
+        ({"train": {"steps": 5}}, 4, 0, False),
+        ({"train": {"steps": 5}}, 5, 0, True),
+        ({"train": {"steps": 5}, "warmup": {"steps": 3}}, 7, 0, False),
+        ({"train": {"steps": 5}, "warmup": {"steps": 3}}, 8, 0, True),
+        ({"train": {"steps": 0}, "warmup": {"steps": 3}}, 3, 0, True),
+        ({"train": {"steps": 5, "max_tokens": 100}}, 9, 99, False),  # tokens, where given, decide alone
+        ({"train": {"steps": 5, "max_tokens": 100}}, 2, 100, True),
+        ({"train": {"steps": 5, "max_tokens": 100}, "warmup": {"steps": 3}}, 2, 100, False),
+        ({"train": {"steps": 0, "max_tokens": 100}, "warmup": {"steps": 3}}, 3, 0, True),  # the warm-up alone
+    ],
+)
+def test_when_a_run_ends(sections: dict[str, Any], step: int, tokens: int, finished: bool):
+    assert _finished(recipe(**sections), {"step": step, "tokens": tokens}) is finished
+
+
+def test_problems_are_not_copied():
+    chosen: list[Problem] = problems_of_step(PROBLEMS, 0, 3, seed=0)
+    assert all(any(p is q for q in PROBLEMS) for p in chosen)
