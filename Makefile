@@ -64,6 +64,7 @@ bench: $(DEV)
 constraints: $(DEV)
 	@{ sed -n '/^#/p' constraints.txt; $(BIN)/python -m pip freeze --all --exclude mulligan --exclude pip | sed 's/+[a-z0-9.]*$$//' | LC_ALL=C sort -f; } > constraints.new
 	@mv constraints.new constraints.txt
+	@touch $(RUNTIME) $(DEV)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

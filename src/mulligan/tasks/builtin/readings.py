@@ -199,24 +199,20 @@ def grade(problem: Problem, text: str) -> Verdict:
     return judged(whole_number(answer) == int(problem.answer), answer)
 
 
-def demonstrate(problem: Problem, rng: random.Random, *, working: Literal["rewrite", "local"] = "rewrite") -> str:
+def demonstrate(problem: Problem, rng: random.Random, *, working: Literal["results", "rewrite"] = "results") -> str:
     r"""One attempt under a reading drawn at random, all four alike: a short working, then the box.
 
-    Each step starts with the marker of the operator that it reduces (`@2`: the second of the expression). Then `rewrite` (the
-    default, 15 tokens) writes what remains, `@2 3+8-6 @1 1-6 @3 5 \boxed{5}`, and `local` (21 tokens) the operation alone,
-    `@2 4*2=8 @1 3+8=1 @3 1-6=5 \boxed{5}`.
+    Each step starts with the marker of the operator that it reduces (`@2`: the second of the expression). Then `results` (the
+    default, 8 tokens) writes the value of the operation, `@2 8 @1 1 @3 \boxed{6}`, and `rewrite` (14 tokens) what remains of the
+    expression, `@2 3+8-5 @1 1-5 @3 \boxed{6}`; the last value stands in the box.
     """
     modulus = 10 if problem.meta.get("values", "mod10") == "mod10" else None
+    *first, last = steps(*parse(problem.meta["expression"]), rng.choice(READINGS), modulus)
     parts = []
-    value = 0
-    for step in steps(*parse(problem.meta["expression"]), rng.choice(READINGS), modulus):
-        value = step.value
-        if working == "local":
-            body = f"{spaced(step.left)}{step.operator}{spaced(step.right)}={spaced(value)}"
-        else:
-            body = "".join(itertools.chain(*itertools.zip_longest(map(spaced, step.numbers), step.operators, fillvalue="")))
-        parts.append(f"@{step.place + 1} {body}")
-    return f"{' '.join(parts)} \\boxed{{{spaced(value)}}}"
+    for step in first:
+        rest = itertools.chain(*itertools.zip_longest(map(spaced, step.numbers), step.operators, fillvalue=""))
+        parts.append(f"@{step.place + 1} {spaced(step.value) if working == 'results' else ''.join(rest)}")
+    return f"{' '.join(parts)} @{last.place + 1} \\boxed{{{spaced(last.value)}}}"
 
 
 # --------------------------------------------------------------------------------------------------------------- ceilings

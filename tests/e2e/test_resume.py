@@ -1,0 +1,145 @@
+"""A run that was stopped anywhere and resumed is the run that was never stopped, to the bit."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_runs import KillingDisplay, Killed, assert_same_run, metrics_of, rollouts_of, tiny, tiny_table
+
+from mulligan.cli import to_toml
+from mulligan.config import Recipe
+from mulligan.display import Display
+from mulligan.train import train
+
+QUIET = Display(quiet=True)
+
+# 4 steps of warm-up, 4 of reinforcement learning; checkpoints after 3, 6 and 8.
+ARMS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "everything": {
+        "advantage__name": "gae",
+        "critic": {"kind": "separate", "lr": 1e-3},
+        "loss": {"kl": 0.05, "entropy": 0.01},
+        "optimizer": {"name": "muon", "lr": 3e-3, "schedule": "cosine"},
+        "warmup__optimizer": {"name": "muon", "lr": 1e-2},
+        "train__minibatches": 2,
+        "train__epochs": 2,
+        "sampling__top_p": 0.9,
+    },
+    "tokens": {"train__max_tokens": 380, "optimizer": {"lr": 3e-3, "schedule": "linear"}},
+}
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("unbroken")
+    return {name: train(tiny(**changes), folder / name, display=QUIET) for name, changes in ARMS.items()}
+
+
+def killed(recipe: Recipe, run: Path, after: int, dialogues: int | None = None, *, resume: bool = False) -> None:
+    with pytest.raises(Killed):
+        train(recipe, run, display=KillingDisplay(after, dialogues), resume=resume)
+
+
+@pytest.mark.parametrize("after", [2, 4, 5, 7])
+@pytest.mark.parametrize("arm", ARMS)
+def test_to_the_bit(arm: str, after: int, unbroken: dict[str, Path], tmp_path: Path):
+    """Killed in the warm-up before any checkpoint; at its end; in the first step after it; and later: each time the logs are
+    ahead of the last checkpoint."""
+    recipe, run = tiny(**ARMS[arm]), tmp_path / "r"
+    killed(recipe, run, after)
+    assert len(metrics_of(run)) == after
+    train(recipe, run, resume=True, display=QUIET)
+    assert [line["step"] for line in metrics_of(run)] == list(range(len(metrics_of(unbroken[arm])))), "no step twice, none left out"
+    assert_same_run(run, unbroken[arm])
+    (resumed,) = json.loads((run / "manifest.json").read_text())["resumed"]
+    assert resumed["after_steps"] == after - after % 3
+
+
+def test_killed_again_and_again(unbroken: dict[str, Path], tmp_path: Path):
+    recipe, run = tiny(), tmp_path / "r"
+    killed(recipe, run, 2)
+    killed(recipe, run, 1, resume=True)
+    killed(recipe, run, 5, resume=True)
+    killed(recipe, run, 4, resume=True)
+    killed(recipe, run, 7, resume=True)
+    train(recipe, run, resume=True, display=QUIET)
+    assert_same_run(run, unbroken["plain"])
+    assert len(json.loads((run / "manifest.json").read_text())["resumed"]) == 5
+
+
+@pytest.mark.parametrize("dialogues", [1, 9])
+def test_killed_while_sampling(dialogues: int, unbroken: dict[str, Path], tmp_path: Path):
+    recipe, run = tiny(), tmp_path / "r"
+    killed(recipe, run, 5, dialogues)
+    assert len(rollouts_of(run)) == 1
+    train(recipe, run, resume=True, display=QUIET)
+    assert_same_run(run, unbroken["plain"])
+
+
+def test_a_damaged_checkpoint_is_passed_over(unbroken: dict[str, Path], tmp_path: Path):
+    recipe, run = tiny(), tmp_path / "r"
+    killed(recipe, run, 7)
+    with (run / "checkpoints" / "step_000006" / "tensors.safetensors").open("r+b") as file:
+        file.seek(-4, 2)
+        file.write(b"\xff\xff\xff\xff")
+    with pytest.warns(RuntimeWarning, match=r"step_000006 is damaged .*; going back to step_000003"):
+        train(recipe, run, resume=True, display=QUIET)
+    assert_same_run(run, unbroken["plain"])
+
+
+def test_half_a_line_of_metrics_is_dropped(unbroken: dict[str, Path], tmp_path: Path):
+    recipe, run = tiny(), tmp_path / "r"
+    killed(recipe, run, 7)
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 7, "loss"')
+    train(recipe, run, resume=True, display=QUIET)
+    assert_same_run(run, unbroken["plain"])
+
+
+# ---------------------------------------------------------------------------------------------------------------------- Ctrl-C
+
+# The default action of SIGINT is set by hand: a process started in the background of a shell inherits that it is ignored.
+COMMAND = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from mulligan.cli import main; sys.exit(main())"
+
+
+def start(recipe: Path, run: Path, *more: str) -> subprocess.Popen[str]:
+    arguments = [sys.executable, "-c", COMMAND, "train", str(recipe), "--out", str(run), *more]
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_ctrl_c_and_resume(tmp_path: Path):
+    steps = {"train__steps": 60, "log__checkpoint_every": 2, "problems__eval": []}
+    recipe, run = tmp_path / "r.toml", tmp_path / "r"
+    recipe.write_text(to_toml(tiny_table(**steps)))
+    process = start(recipe, run)
+    deadline = time.monotonic() + 60
+    while not (run / "checkpoints" / "step_000006").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert errors.splitlines()[-1] == "interrupted: the same command with --resume goes on from the last checkpoint"
+    assert "Traceback" not in errors
+    assert not (run / "model").exists(), "the run was stopped before its end"
+    done = len(metrics_of(run))
+    assert 6 <= done < 64
+
+    process = start(recipe, run, "--resume")
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert output.splitlines()[-1] == f"trained: {run}"
+    assert [line["step"] for line in metrics_of(run)] == list(range(64))
+    assert len(rollouts_of(run)) == 60
+    (resumed,) = json.loads((run / "manifest.json").read_text())["resumed"]
+    assert done - 2 <= resumed["after_steps"] <= done
+    unbroken = train(tiny(**steps), tmp_path / "unbroken", display=QUIET)
+    assert metrics_of(run) == metrics_of(unbroken)
+    assert (run / "model" / "model.safetensors").read_bytes() == (unbroken / "model" / "model.safetensors").read_bytes()
