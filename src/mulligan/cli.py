@@ -44,6 +44,7 @@ Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE...", h
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0, 2 for anything that the user can mend, 130 when interrupted."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    sys.path.insert(0, os.getcwd())  # a recipe may name a function beside it: feedback = "my_task:hint"
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # type: ignore[assignment]
     try:
         status = typer.main.get_command(app).main(arguments, prog_name="mulligan", standalone_mode=False)

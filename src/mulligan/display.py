@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from mulligan.config import Recipe
@@ -33,10 +34,10 @@ class Display:
         """Say what is about to run, and what was set aside."""
         if self.quiet:
             return
-        self.console.print(f"{len(plan.problems)} problems from {plan.recipe.problems.train}; run folder {folder}")
+        self.console.print(escape(f"{len(plan.problems)} problems from {plan.recipe.problems.train}; run folder {folder}"), soft_wrap=True)
         for source, aside in plan.set_aside.items():
             if aside:
-                self.console.print(f"[yellow]{len(aside)} problems of {source} are set aside, the first: {aside[0].reason}")
+                self.console.print(f"[yellow]{len(aside)} problems of {escape(source)} are set aside, the first: {escape(aside[0].reason)}", soft_wrap=True)
 
     @contextmanager
     def running(self, recipe: Recipe, state: dict[str, Any]) -> Iterator[None]:
@@ -46,7 +47,7 @@ class Display:
         with Progress(*columns, console=self.console, disable=self.quiet or not self.console.is_terminal) as progress:
             self._progress = progress
             self._warmup = recipe.warmup.steps
-            self._task = progress.add_task(recipe.name, total=total, completed=state["tokens"] if self._by_tokens else state["step"], figures="")
+            self._task = progress.add_task(escape(recipe.name), total=total, completed=state["tokens"] if self._by_tokens else state["step"], figures="")
             self._total = total
             yield
         self._progress = None
@@ -67,8 +68,10 @@ class Display:
         now = time.monotonic()
         if not self.quiet and not self.console.is_terminal and (now - self._last_line >= self.interval):
             self._last_line = now
-            of = f"{state['tokens']:,} of {self._total:,} tokens" if self._by_tokens and step > self._warmup else f"of {self._total}"
-            self.console.print(f"{stage} step {step} {of}: {figures}", highlight=False, soft_wrap=True)
+            of = f" of {self._total}"
+            if self._by_tokens:
+                of = f", {state['tokens']:,} of {self._total:,} tokens" if step > self._warmup else f" of {self._warmup}"
+            self.console.print(f"{stage} step {step}{of}: {figures}", highlight=False, soft_wrap=True)
 
     @staticmethod
     def figures(metrics: dict[str, Any]) -> str:

@@ -18,6 +18,9 @@ class ConfigError(MulliganError, ValueError):
         self.faults = [faults] if isinstance(faults, str) else list(faults)
         super().__init__("\n".join(self.faults))
 
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[list[str]]]:
+        return type(self), (self.faults,)  # so that the faults stay apart on their way out of another process
+
 
 class DataError(MulliganError, ValueError):
     """A problem source cannot be read: names the file, and the line or the column."""

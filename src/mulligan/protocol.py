@@ -41,7 +41,7 @@ _PIECE = re.compile(r"\{\}|\{\{|\}\}|\{([A-Za-z_]\w*)\}")
 _WITHOUT_ANSWER = (Outcome.NO_ANSWER, Outcome.TRUNCATED)
 
 
-def draw_key(seed: int, step: int, problem_id: str, rollout_index: int) -> int:
+def draw_key(seed: int | str, step: int, problem_id: str, rollout_index: int) -> int:
     """The 64-bit key from which every token of one rollout is drawn; a function of its arguments alone (blake2b)."""
     return _hash64("sampler", seed, step, problem_id, rollout_index)
 
@@ -69,7 +69,7 @@ class Protocol:
 
     # ------------------------------------------------------------------------------------------------------------ budget
 
-    def draw_budget(self, seed: int, step: int, problem_id: str, rollout_index: int) -> int:
+    def draw_budget(self, seed: int | str, step: int, problem_id: str, rollout_index: int) -> int:
         """The number of attempts N >= 1 of one dialogue, drawn from the recipe's distribution.
 
         Keyed, so that it depends neither on the order of calls nor on other problems. With `budget_per = "group"` every rollout

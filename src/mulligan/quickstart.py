@@ -10,9 +10,11 @@ warm-up, then an arm that is told "higher" or "lower" and a control that is told
 
 from __future__ import annotations
 
+import functools
 import json
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -184,22 +186,28 @@ def _pool(console: Console, names: list[str]) -> Iterator[Callable[..., Future[A
     threads = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     before = {name: os.environ.get(name) for name in threads}
     os.environ.update(threads)
-    with context.Manager() as manager, ProcessPoolExecutor(2, mp_context=context) as pool:
-        queue = manager.Queue()
-        futures: list[Future[Any]] = []
+    try:
+        with context.Manager() as manager, ProcessPoolExecutor(2, mp_context=context, initializer=_leave_interrupts) as pool:
+            queue = manager.Queue()
+            with Bars(console, names, queue):
+                try:
+                    yield functools.partial(pool.submit, _run_reporting, queue)
+                except BaseException:  # what the other process does is of no more use: do not wait minutes for it
+                    for process in list(pool._processes.values()):
+                        process.terminate()
+                    pool.shutdown(cancel_futures=True)
+                    raise
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
-        def submit(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-            future = pool.submit(_run_reporting, queue, function, *arguments)
-            futures.append(future)
-            return future
 
-        with Bars(console, names, queue):
-            yield submit
-    for name, value in before.items():
-        if value is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = value
+def _leave_interrupts() -> None:
+    """Ctrl-C goes to every process of a terminal; the parent alone answers it, and ends the others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _run_reporting(queue: Any, function: Callable[..., Any], *arguments: Any) -> Any:

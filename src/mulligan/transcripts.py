@@ -13,6 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -63,7 +64,7 @@ SCHEMA = pa.schema(
 
 
 def rollout_table(
-    groups: Sequence[Group], *, stage: str, step: int, problem_set: str | None = None, advantages: Sequence[Sequence[float]] | None = None
+    groups: Sequence[Group], *, stage: str, step: int, problem_set: str | None = None, advantages: Sequence[Sequence[float] | np.ndarray] | None = None
 ) -> pa.Table:
     """One row per rollout, group by group.
 
@@ -139,7 +140,7 @@ def read_rollouts(path: str | Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _row(rollout: Rollout, advantages: Sequence[float] | None) -> dict[str, Any]:
+def _row(rollout: Rollout, advantages: Sequence[float] | np.ndarray | None) -> dict[str, Any]:
     transcript = rollout.transcript
     if advantages is not None and len(advantages) != sum(transcript.sampled):
         raise ValueError(f"{len(advantages)} advantages for {sum(transcript.sampled)} sampled tokens: give one per sampled token")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_runs import CountingDisplay, KillingDisplay, Killed, metrics_of, rollouts_of, tiny, weights_of
+from tiny_runs import CountingDisplay, Killed, KillingDisplay, metrics_of, rollouts_of, tiny, weights_of
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mulligan.checkpoint import load
@@ -172,13 +172,14 @@ def test_the_same_recipe_gives_the_same_run(finished: Path, tmp_path: Path):
 
 
 def test_the_reward_rises(tmp_path: Path):
-    """Guess one of four numbers with up to three attempts. The warm-up teaches the format and random guesses; bisection solves
-    1, 3 and 4 of 4 within 1, 2 and 3 attempts, and only reinforcement learning can find it."""
+    """Guess one of four numbers with three attempts. The warm-up teaches the format under random guesses (reward 0.37 on average);
+    bisection solves 1, 3 and 4 of 4 within 1, 2 and 3 attempts (reward 1), and only reinforcement learning can find it."""
     recipe = tiny(
-        problems={"train": "builtin:guess?low=1&high=4&n=3000", "eval": ["builtin:guess?low=1&high=4&split=test"]},
-        optimizer={"lr": 1e-2, "warmup": 2, "schedule": "linear", "decay": 0.5},
-        loss={"entropy": 0.003},
-        warmup={"steps": 25, "batch_size": 64, "optimizer": {"lr": 1e-2}},
+        attempts="fixed(3)",
+        problems={"train": "builtin:guess?low=1&high=4&n=4000", "eval": ["builtin:guess?low=1&high=4&split=test"]},
+        optimizer={"name": "muon", "lr": 3e-3, "warmup": 2},
+        loss={"entropy": 0.01},
+        warmup={"steps": 20, "batch_size": 64, "optimizer": {"lr": 1e-2}},
         train={"steps": 30, "problems_per_step": 128, "group_size": 1, "minibatches": 2, "micro_batch_tokens": 4096, "threads": 1},
         sampling={"max_rows": 128},
         log={"rollouts": False, "checkpoint_every": 1000},
@@ -186,19 +187,17 @@ def test_the_reward_rises(tmp_path: Path):
     )
     run = train(recipe, tmp_path / "r", display=QUIET)
     rewards = [line["reward"] for line in metrics_of(run) if line["stage"] == "train"]
-    start, end = np.mean(rewards[:3]), np.mean(rewards[-3:])
-    print(start, end, rewards, json.loads((run / "eval.json").read_text())["problem_sets"])
-    assert end > start + 0.25
-    assert end > 0.5
-    assert not list((run / "rollouts").iterdir()), "log.rollouts = false"
+    start, end = np.mean(rewards[:5]), np.mean(rewards[-5:])
+    assert end > start + 0.2
+    assert end > 0.6
     (figures,) = json.loads((run / "eval.json").read_text())["problem_sets"].values()
-    assert figures["accuracy"]["3"]["mean"] >= 0.75
-    assert figures["accuracy"]["3"]["mean"] > figures["accuracy"]["1"]["mean"]
+    assert figures["accuracy"]["3"]["mean"] >= 0.75, "greedy, it solves what random guesses solve in 58 %"
+    assert not list((run / "rollouts").iterdir()), "log.rollouts = false"
 
 
 # ------------------------------------------------------------------------------------------------------------ every option runs
 
-BASE = {"train__steps": 2, "warmup__steps": 1, "problems__eval": []}
+BASE = {"train__steps": 2, "warmup__steps": 5, "problems__eval": []}
 OPTIONS: dict[str, dict[str, Any]] = {
     "gae, separate critic": {"advantage__name": "gae", "critic__kind": "separate"},
     "gae, head": {"advantage__name": "gae", "critic__kind": "head"},
@@ -211,7 +210,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "attempt, one step": {"advantage": {"name": "attempt", "one_step": True, "min_count": 2}},
     "attempt, not normalised": {"advantage": {"name": "attempt", "normalize": "none"}},
     "sequence mean": {"loss__mean": "sequence"},
-    "clip higher": {"loss": {"clip_low": 0.1, "clip_high": 0.3}},
     "kl k1 in the reward": {"loss": {"kl": 0.1, "kl_estimator": "k1", "kl_in_reward": True}},
     "kl k2 as loss": {"loss": {"kl": 0.1, "kl_estimator": "k2"}},
     "kl k3 as loss, gae": {"loss": {"kl": 0.1, "kl_estimator": "k3"}, "advantage__name": "gae"},
@@ -232,7 +230,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "end of turn, verdict": {"protocol__stop": "end_of_turn", "protocol__feedback": "wrong {n}"},
     "reward options": {"reward": {"discount": 0.9, "no_answer_cost": 0.1}},
     "evaluation on the way": {"train__eval_every": 1, "problems__eval": ["builtin:guess?low=1&high=4&split=test"]},
-    "no warm-up": {"warmup__steps": 0},
 }
 
 
@@ -257,13 +254,22 @@ def test_every_option_runs_and_changes_something(name: str, tmp_path: Path, plai
     if recipe.loss.kl:
         assert lines[0]["kl_to_reference"] == pytest.approx(0, abs=1e-5), "the reference is the model as the warm-up left it"
         assert abs(lines[1]["kl_to_reference"]) > 1e-5
-    if name in UNCHANGED:
-        return
-    assert weights_of(run) != plain_weights
+    assert (weights_of(run) == plain_weights) == (name in UNCHANGED)
 
 
-UNCHANGED = {"evaluation on the way"}
+UNCHANGED = ("gradient checkpointing", "evaluation on the way")
 """Options that must leave the weights alone."""
+
+
+def test_clipping(tmp_path: Path):
+    """With several optimizer steps per batch the policy moves away from the sampler's, and is held back."""
+    wide, narrow, higher = (
+        train(tiny(**BASE, train__minibatches=4, train__epochs=3, loss={"clip_low": low, "clip_high": high}), tmp_path / f"{low}-{high}", display=QUIET)
+        for low, high in ((50.0, 50.0), (0.02, 0.02), (0.02, 0.5))
+    )
+    fractions = [metrics_of(run)[-1]["clip_fraction"] for run in (wide, narrow, higher)]
+    assert fractions[0] == 0 < fractions[2] < fractions[1]
+    assert len({weights_of(run) for run in (wide, narrow, higher)}) == 3
 
 
 def test_evaluation_on_the_way_leaves_the_run_alone(tmp_path: Path, plain_weights: bytes):

@@ -43,7 +43,7 @@ def tiny_table(**changes: Any) -> dict[str, Any]:
     return table
 
 
-class Killed(BaseException):
+class Killed(Exception):
     """Stands for a kill: nothing of ours catches it."""
 
 

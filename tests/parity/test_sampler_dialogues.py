@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
+import numpy as np
 import pytest
 import torch
-from small_models import Script, as_policy, build, converse, converse_all, logprobs_of, play, random_ids, reference_logits
+from small_models import VOCABULARY, Script, as_policy, build, converse, converse_all, logprobs_of, play, random_ids, reference_logits
 
+from mulligan.model import Policy
 from mulligan.sampling import SamplingParams
+from mulligan.sampling.draw import keyed_uniforms
 from mulligan.sampling.local import LocalSampler
 from mulligan.types import StopReason
 
@@ -97,20 +100,26 @@ def test_wrong_requests(policy):
 
 def test_only_new_tokens_are_read(policy):
     """A prompt of 7 once for the group of four; then 4 drawn tokens, the fifth with 3 of feedback, and 4 more, per dialogue."""
-    group = lambda: [Script(key=k, forced=[random_ids(7, 0), random_ids(3, k)], max_tokens=5) for k in range(4)]  # noqa: E731
     sampler = LocalSampler(policy)
-    play(sampler, group())
-    assert sampler.read_tokens == 7 + 4 * (4 + 1 + 3 + 4)
-    assert sampler.sampled_tokens == 4 * 10
-    play(sampler, group())
-    assert sampler.read_tokens == 2 * (7 + 4 * 12)
+    for batch in (1, 2):
+        play(sampler, [Script(key=k, forced=[random_ids(7, 0), random_ids(3, k)], max_tokens=5) for k in range(4)])
+        assert sampler.read_tokens == batch * (7 + 4 * (4 + 1 + 3 + 4))
+        assert sampler.sampled_tokens == batch * 4 * 10
 
 
-def test_prompts_are_shared_under_a_small_prefill_budget(policy):
-    """Only whole prompts are put off: every group's prompt is still read once."""
+def test_prefill_is_bounded(policy, monkeypatch):
+    """At most `prefill_tokens` beside the rows that decode; a longer prompt alone; each group's prompt still once."""
+    passes: list[int] = []
+    logits = Policy.logits
+    monkeypatch.setattr(Policy, "logits", lambda self, ids_T, *rest: (passes.append(len(ids_T)), logits(self, ids_T, *rest))[1])
     sampler = LocalSampler(policy, prefill_tokens=16)
-    play(sampler, [Script(key=i, forced=[random_ids(11, i // 3)], max_tokens=2) for i in range(9)])
-    assert sampler.read_tokens == 3 * 11 + 9
+    play(sampler, [Script(key=i, forced=[random_ids(7, i // 3)], max_tokens=2) for i in range(12)])
+    assert passes[:2] == [14, 6 + 14]  # two prompts; then their six dialogues draw beside the other two
+    assert sampler.read_tokens == sum(passes) == 4 * 7 + 12
+
+    passes.clear()
+    play(LocalSampler(policy, prefill_tokens=16), [Script(key=i, forced=[random_ids(n, i)], max_tokens=1) for i, n in enumerate((5, 40, 6, 9))])
+    assert passes == [5 + 6, 40, 9]
 
 
 # ----------------------------------------------------------------------------------------------------------- keyed draws
@@ -123,6 +132,18 @@ def test_tokens_are_a_function_of_the_key(policy):
     assert drawn[0] == drawn[2]
     assert len({tuple(ids) for ids in drawn}) == 4
     assert play(LocalSampler(policy, max_rows=1), [Script(12, [prompt], 16)])[0].token_ids[8:] == drawn[1]
+
+
+def test_no_two_draws_of_a_dialogue_share_a_uniform(policy):
+    """Where every token is equally likely, a token says its uniform: it is that of the key and of the position in the dialogue."""
+    with torch.no_grad():
+        policy.model.lm_head.weight.zero_()
+    script = Script(77, [random_ids(6, 0), random_ids(3, 1), random_ids(3, 2)], max_tokens=8)
+    transcript = play(LocalSampler(policy), [script])[0]
+    positions = np.flatnonzero(transcript.sampled)
+    expected = np.floor(keyed_uniforms(np.full(24, 77, dtype=np.uint64), positions) * VOCABULARY)
+    assert [transcript.token_ids[i] for i in positions] == expected.tolist()
+    assert transcript.logprobs[-1] == pytest.approx(-np.log(VOCABULARY), abs=1e-5)
 
 
 def test_distribution_drawn_from(policy):

@@ -189,13 +189,6 @@ def test_an_unknown_grader():
         make_plan(recipe(grader={"kind": "maths"}))
 
 
-def test_no_warm_up_without_a_demonstrator(tmp_path: Path):
-    source = jsonl(tmp_path / "p.jsonl", {"question": "1 + 1", "answer": "2"})
-    with pytest.raises(ConfigError, match=r"only builtin: sources can demonstrate their format; set warmup\.data"):
-        make_plan(recipe(problems__train=source, warmup={"steps": 1}))
-    make_plan(recipe(problems__train=source))
-
-
 def test_the_warm_ups_dialogues_are_read(tmp_path: Path):
     good = {"messages": [{"role": "user", "content": "3 guess 1 4"}, {"role": "assistant", "content": "\\boxed{2}"}]}
     broken = jsonl(tmp_path / "broken.jsonl", good, {"messages": good["messages"][:1]})

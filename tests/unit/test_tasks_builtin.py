@@ -14,7 +14,7 @@ from mulligan.errors import ConfigError
 from mulligan.tasks import demonstrator, load_problems
 from mulligan.tasks.builtin import codes, guess, product, readings
 from mulligan.tasks.builtin.vocabulary import WORDS, spaced
-from mulligan.types import VerdictKind
+from mulligan.types import Problem, VerdictKind
 
 TOKEN_SOURCES = (
     "builtin:readings", "builtin:readings?working=rewrite", "builtin:readings?values=natural", "builtin:readings?split=test",
@@ -123,9 +123,9 @@ def test_wrong_builtin_sources(source, part):
 
 
 @pytest.mark.parametrize("source", ["gym:chain_sum", "a.jsonl"])
-def test_other_sources_have_no_demonstrations(source):
-    with pytest.raises(ConfigError, match=r"warmup\.data"):
-        demonstrator(source)
+def test_other_sources_demonstrate_the_gold_answer_in_a_box(source):
+    problem = Problem(id="x", question="3 + 4 =", answer="7")
+    assert demonstrator(source)(problem, random.Random(0)) == "\\boxed{7}"
 
 
 # --------------------------------------------------------------------------------------------------------------- readings

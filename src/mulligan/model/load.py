@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import copy
+import functools
 import importlib.util
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from mulligan.config import ModelConfig
 from mulligan.errors import ModelError
-from mulligan.model.attention import ATTENTION
+from mulligan.model.attention import ATTENTION, CachedLayout, KVCache
 from mulligan.model.policy import Critic, Policy
 from mulligan.model.tiny import build_tiny, tiny_config
 
@@ -42,7 +45,7 @@ def load_policy(config: ModelConfig, *, seed: int = 0, folder: Path | None = Non
     model.to(device)  # type: ignore[arg-type]
     model.eval()  # dropout off, in training as well: the sampler and the learner must be the same distribution
     if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        checkpoint_layers(model)
     # Master weights in float32: an update of 5e-7 would vanish in bfloat16's eight bits.
     autocast = torch.bfloat16 if config.dtype == "bfloat16" else None
     policy = Policy(model=model, tokenizer=tokenizer, source=config.path, autocast=autocast)
@@ -82,11 +85,21 @@ def _in_package(path: str) -> Path:
     return Path(next(iter(spec.submodule_search_locations))) / inner
 
 
+_USABLE = "use a decoder whose layers go through transformers' attention interface"
+
+
 def _load_model(path: str, where: dict[str, Any]) -> PreTrainedModel:
     try:
-        model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32, attn_implementation=ATTENTION, trust_remote_code=False, **_safetensors(where))
-    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+        model, info = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]
+            **where, dtype=torch.float32, attn_implementation=ATTENTION, trust_remote_code=False, output_loading_info=True, **_safetensors(where)
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, KeyError) and error.args == (ATTENTION,):  # a model that looks its attention up in a table of its own
+            raise ModelError(f"{path}: this architecture has its own attention code; {_USABLE}") from error
         raise ModelError(f"{path}: the model cannot be loaded: {_first_line(error)}") from error
+    if info["missing_keys"]:
+        some = ", ".join(sorted(info["missing_keys"])[:3])
+        raise ModelError(f"{path}: {len(info['missing_keys'])} weights of {type(model).__name__} are not in the files ({some}): they would be random; give a complete model")
     if hasattr(model.config, "quantization_config"):
         # The weights were dequantised on loading: nothing is quantised any more, and a saved copy must not claim it.
         del model.config.quantization_config
@@ -98,14 +111,39 @@ def _safetensors(where: dict[str, Any]) -> dict[str, Any]:
     return {} if "gguf_file" in where else {"use_safetensors": True}
 
 
+def checkpoint_layers(model: PreTrainedModel) -> None:
+    """Keep no activations inside the decoder's layers: compute them again in the backward pass.
+
+    transformers' own switch works in training mode only, and with that comes dropout.
+
+    Raises:
+        ModelError: the architecture has no layers that can be checkpointed.
+    """
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    if not layers:
+        raise ModelError(f"{type(model).__name__} has no layers that can be checkpointed: set model.gradient_checkpointing = false")
+    for layer in layers:
+        layer.forward = functools.partial(_recomputed, layer.forward)  # a partial of a bound method: survives a deep copy of the model
+
+
+def _recomputed(forward: Any, *args: Any, **kwargs: Any) -> Any:
+    if not torch.is_grad_enabled():
+        return forward(*args, **kwargs)
+    return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+
+
 def load_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder, a Hub id or a GGUF file. Raises ModelError where there is none."""
     local = Path(path).expanduser()
     where = {"pretrained_model_name_or_path": str(local)} if local.is_dir() else locate(path, revision)
+    fix = "set model.tokenizer to a folder or Hub id that has one"
     try:
-        return AutoTokenizer.from_pretrained(**where, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(**where, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{path}: no usable tokenizer: {_first_line(error)}; set model.tokenizer to a folder or Hub id that has one") from error
+        raise ModelError(f"{path}: no usable tokenizer: {_first_line(error)}; {fix}") from error
+    if len(tokenizer) <= len(set(tokenizer.all_special_ids)):  # some architectures get one made up where there are no files
+        raise ModelError(f"{path}: no usable tokenizer: it has no tokens but control tokens; {fix}")
+    return tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,30 +191,50 @@ def context_and_parameters(config: ModelConfig) -> ModelShape:
 def make_critic(policy: Policy) -> Critic:
     """A critic of the policy's own shape and initial weights, with a scalar head."""
     body = copy.deepcopy(policy.model.base_model)
-    return Critic(body, policy.model.config.get_text_config().hidden_size).to(policy.device)
+    return Critic(body, policy.model.config.get_text_config().hidden_size).to(policy.device)  # type: ignore[arg-type]
 
 
 @torch.no_grad()
 def probe(policy: Policy) -> None:
-    """Run two short sequences packed and apart: they must not see each other, and our attention must be what runs.
+    """Run two short sequences packed, and one of them from a cache: the logits must be those of transformers' own attention.
 
     Raises:
-        ModelError: the architecture mixes tokens outside the attention interface (state-space layers, own attention code) or
-            ignores the positions to keep.
+        ModelError: the architecture mixes tokens outside the attention interface (state-space layers, own attention code), has
+            masks of its own, or ignores the positions to keep.
     """
-    name = type(policy.model).__name__
-    limit = min(policy.model.config.get_text_config().vocab_size, 1000)
-    first, second = [i % limit for i in (5, 6, 7)], [i % limit for i in (8, 9, 10, 11)]
+    name, config = type(policy.model).__name__, policy.model.config.get_text_config()
+    unknown = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
+    if unknown:
+        raise ModelError(f"{name} has layers of the kind {', '.join(sorted(unknown))}; {_USABLE}, all of them full or sliding")
+    limit = min(config.vocab_size, 1000)
+    sequences = [[i % limit for i in (5, 6, 7)], [i % limit for i in (8, 9, 10, 11)]]
+    exact = Policy(model=policy.model, tokenizer=policy.tokenizer)  # in float32: this is about the arithmetic, not its rounding
     try:
-        together = policy.packed_logits([first, second])
-        apart = [policy.packed_logits([first])[0], policy.packed_logits([second])[0]]
+        found = [*exact.packed_logits(sequences), _cached_logits(exact, sequences[1])]
+        expected = [_plain_logits(policy.model, ids) for ids in sequences]
     except Exception as error:
-        raise ModelError(
-            f"{name} does not work with mulligan's attention ({type(error).__name__}: {_first_line(error)}); use a decoder whose layers go through transformers' attention interface"
-        ) from error
-    for one, other in zip(together, apart, strict=True):
-        if one.shape != other.shape or not torch.allclose(one, other, atol=1e-3 if policy.autocast is None else 0.1, rtol=1e-2):
-            raise ModelError(f"{name} mixes tokens outside its attention layers (state space, convolution or experts with a batch-wide capacity): sequences cannot be packed")
+        raise ModelError(f"{name} does not work with mulligan's attention ({type(error).__name__}: {_first_line(error)}); {_USABLE}") from error
+    for one, other in zip(found, [*expected, expected[1][-1:]], strict=True):
+        if one.shape != other.shape or not torch.allclose(one, other, atol=1e-3, rtol=1e-2):
+            raise ModelError(f"{name} mixes tokens outside its attention layers (state space, convolution), or has attention of its own kind; {_USABLE}")
+
+
+def _plain_logits(model: PreTrainedModel, ids: list[int]) -> torch.Tensor:
+    """Logits (len, V) of one sequence by transformers' own eager attention."""
+    model.set_attn_implementation("eager")
+    try:
+        return model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits[0].float()
+    finally:
+        model.set_attn_implementation(ATTENTION)
+
+
+def _cached_logits(policy: Policy, ids: list[int]) -> torch.Tensor:
+    """Logits (1, V) after the last token, read alone on top of a cache of the others."""
+    cache = KVCache(max_rows=1)
+    for start, end in ((0, len(ids) - 1), (len(ids) - 1, len(ids))):
+        layout = CachedLayout(cache, [0], [start], [end - start], policy.device)
+        logits = policy.logits(torch.tensor(ids[start:end], device=policy.device), layout, layout.position_ids, layout.last_T)
+    return logits
 
 
 def _first_line(error: BaseException) -> str:

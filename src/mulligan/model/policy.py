@@ -45,7 +45,7 @@ class Policy:
         """As `logits`, and the last hidden states at the same positions, (N, hidden): what a value head reads."""
         head = self.model.get_output_embeddings()
         seen: list[Tensor] = []
-        handle = head.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+        handle = head.register_forward_pre_hook(lambda _, args: seen.append(args[0]))  # type: ignore[union-attr]
         try:
             logits = self.logits(ids_T, layout, position_ids, index)
         finally:
@@ -71,7 +71,9 @@ class Critic(nn.Module):
     def forward(self, ids_T: Tensor, layout: Layout, position_ids: Tensor, index: Tensor) -> Tensor:
         """Values (N,) at the positions `index` of one flat pass."""
         out = self.body(input_ids=ids_T.unsqueeze(0), position_ids=position_ids, use_cache=False, layout=layout)
-        return self.head(out.last_hidden_state[0, index].float()).squeeze(-1)
+        hidden = out.last_hidden_state[0, index].float()
+        with torch.autocast(hidden.device.type, enabled=False):  # bfloat16 has three digits: too few for values
+            return self.head(hidden).squeeze(-1)
 
 
 def value_head(hidden_size: int, like: Tensor) -> nn.Linear:

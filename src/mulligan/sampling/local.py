@@ -202,8 +202,8 @@ class LocalSampler:
         leaders: dict[tuple[int, ...], int] = {}
         budget = self.prefill_tokens
         for dialogue in self._rows:
-            if dialogue.cached == 0:
-                prompt = tuple(dialogue.unread)
+            prompt = tuple(dialogue.unread) if dialogue.cached == 0 else None
+            if prompt is not None:
                 if prompt in leaders:
                     followers.setdefault(leaders[prompt], []).append(dialogue)
                     continue
@@ -211,7 +211,7 @@ class LocalSampler:
             new = len(dialogue.unread)
             if new > 1:
                 if budget < new and budget < self.prefill_tokens:
-                    if dialogue.cached == 0:
+                    if prompt is not None:
                         del leaders[prompt]
                     continue
                 budget -= new

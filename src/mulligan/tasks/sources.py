@@ -70,12 +70,12 @@ def load_problems(source: str, *, limit: int | None = None, seed: int = 0) -> Pr
 
 
 def demonstrator(source: str) -> Callable[[Problem, random.Random], str]:
-    """The function that writes one attempt at a problem of this source in its format, under a random strategy.
+    r"""The function that writes one attempt at a problem of this source, for the supervised warm-up.
 
-    Raises:
-        ConfigError: the source has none (only `builtin:` sources have).
+    A `builtin:` task shows its format under a random strategy. Any other source shows the gold answer in a box, which teaches the
+    format (`\boxed{7}` and nothing else) and, with many steps, the task.
     """
     scheme, name, query = split_source(source)
-    if scheme != "builtin":
-        raise ConfigError(f"{source}: only builtin: sources can demonstrate their format; set warmup.data to a file of dialogues")
-    return builtin.demonstrator(name, query, source=source)
+    if scheme == "builtin":
+        return builtin.demonstrator(name, query, source=source)
+    return lambda problem, _: f"\\boxed{{{problem.answer}}}"
