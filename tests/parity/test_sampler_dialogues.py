@@ -119,7 +119,7 @@ def test_prefill_is_bounded(policy, monkeypatch):
 
     passes.clear()
     play(LocalSampler(policy, prefill_tokens=16), [Script(key=i, forced=[random_ids(n, i)], max_tokens=1) for i, n in enumerate((5, 40, 6, 9))])
-    assert passes == [5 + 6, 40, 9]
+    assert passes == [5 + 6, 9, 40]
 
 
 # ----------------------------------------------------------------------------------------------------------- keyed draws
