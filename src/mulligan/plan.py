@@ -114,7 +114,8 @@ def make_plan(recipe: Recipe) -> Plan:
     grader = attempt(lambda: make_grader(recipe.grader))
     attempt(lambda: parse_attempts(recipe.eval.attempts))
     shape = attempt(lambda: context_and_parameters(recipe.model))
-    chat = attempt(lambda: light_chat(recipe))
+    # Where there is no usable model there is no tokenizer to look for, unless it has a place of its own.
+    chat = attempt(lambda: light_chat(recipe)) if shape or recipe.model.tokenizer else None
     if recipe.warmup.steps and not recipe.warmup.data:
         attempt(lambda: demonstrator(recipe.problems.train))
     if recipe.warmup.data and not Path(recipe.warmup.data).is_file():

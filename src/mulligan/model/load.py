@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -20,6 +21,9 @@ from mulligan.errors import ModelError
 from mulligan.model.attention import ATTENTION, CachedLayout, KVCache
 from mulligan.model.policy import Critic, Policy
 from mulligan.model.tiny import build_tiny, tiny_config
+
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, StrictDataclassError)
+"""What transformers, huggingface_hub and safetensors raise for a folder or a configuration that they cannot make sense of."""
 
 
 def load_policy(config: ModelConfig, *, seed: int = 0, folder: Path | None = None) -> Policy:
@@ -93,7 +97,7 @@ def _load_model(path: str, where: dict[str, Any]) -> PreTrainedModel:
         model, info = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]
             **where, dtype=torch.float32, attn_implementation=ATTENTION, trust_remote_code=False, output_loading_info=True, **_safetensors(where)
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except UNREADABLE as error:
         if isinstance(error, KeyError) and error.args == (ATTENTION,):  # a model that looks its attention up in a table of its own
             raise ModelError(f"{path}: this architecture has its own attention code; {_USABLE}") from error
         raise ModelError(f"{path}: the model cannot be loaded: {_first_line(error)}") from error
@@ -139,7 +143,7 @@ def load_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenize
     fix = "set model.tokenizer to a folder or Hub id that has one"
     try:
         tokenizer = AutoTokenizer.from_pretrained(**where, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except UNREADABLE as error:
         raise ModelError(f"{path}: no usable tokenizer: {_first_line(error)}; {fix}") from error
     if len(tokenizer) <= len(set(tokenizer.all_special_ids)):  # some architectures get one made up where there are no files
         raise ModelError(f"{path}: no usable tokenizer: it has no tokens but control tokens; {fix}")
@@ -170,7 +174,7 @@ def context_and_parameters(config: ModelConfig) -> ModelShape:
         where = locate(config.path, config.revision)
         try:
             hf_config = AutoConfig.from_pretrained(**where, trust_remote_code=False)
-        except (OSError, ValueError, KeyError) as error:
+        except UNREADABLE as error:
             raise ModelError(f"{config.path}: no usable model configuration: {_first_line(error)}") from error
     try:
         with torch.device("meta"):
