@@ -8,8 +8,19 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Two threads for a tiny model cost more than they bring."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
 
 CORPUS = [
     "The answer is \\boxed{7}. Please reason step by step, and put your final answer within \\boxed{}.",

@@ -213,8 +213,6 @@ def _leave_interrupts() -> None:
 def _run_reporting(queue: Any, function: Callable[..., Any], *arguments: Any) -> Any:
     from transformers.utils import logging
 
-    from mulligan.config import TrainConfig  # noqa: F401  (spawned process: import errors surface here)
-
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     return function(*arguments, lambda *report: queue.put(report))

@@ -35,14 +35,6 @@ SMALL = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidd
 TINY = TinyModel(hidden_size=32, layers=2, heads=4, kv_heads=2, intermediate_size=48, max_position_embeddings=64)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def save(config, folder: Path, tokenizer=None) -> Path:
     """A folder with random weights, as anybody's `save_pretrained` leaves it."""
     torch.manual_seed(0)

@@ -177,8 +177,8 @@ class CachedLayout:
             ends[rows_N] = ends_N
         self.decode_ends = ends
 
-    def _plan_prefill(self, rows: Tensor, starts: Tensor, counts: Tensor, offsets: Tensor) -> list[tuple[Tensor, Tensor, Tensor, int, int]]:
-        """Chunks of (cache rows, token index padded (m, t), positions padded (m, t), longest t, longest cache length)."""
+    def _plan_prefill(self, rows: Tensor, starts: Tensor, counts: Tensor, offsets: Tensor) -> list[tuple[Tensor, Tensor, Tensor, int]]:
+        """Chunks of (cache rows, token index padded (m, t), positions padded (m, t), longest cache length)."""
         chunks = []
         order = torch.argsort(counts, stable=True).tolist()
         while order:
@@ -195,7 +195,7 @@ class CachedLayout:
             within = torch.arange(longest, device=rows.device).expand(len(chunk), -1)
             # Padding repeats the row's last token; its result is not read back.
             within = torch.minimum(within, counts[index][:, None] - 1)
-            chunks.append((rows[index], offsets[index][:, None] + within, starts[index][:, None] + within, longest, length))
+            chunks.append((rows[index], offsets[index][:, None] + within, starts[index][:, None] + within, length))
         return chunks
 
     def attend(self, layer: int, query_THD: Tensor, key_TKD: Tensor, value_TKD: Tensor, scale: float, window: int | None, softcap: float | None) -> Tensor:
@@ -205,7 +205,7 @@ class CachedLayout:
         out = query_THD.new_empty(*query_THD.shape[:2], value_TKD.shape[2])
         if len(self.decode_rows):
             out[self.decode_T] = self._decode(query_THD[self.decode_T], keys, values, scale, window, softcap)
-        for rows, tokens, positions, _, length in self.chunks:
+        for rows, tokens, positions, length in self.chunks:
             index = torch.arange(length, device=query_THD.device)
             distance = positions[:, :, None] - index
             mask = distance >= 0 if window is None else (distance >= 0) & (distance < window)
