@@ -37,8 +37,12 @@ RECIPE, MANIFEST, METRICS = "recipe.json", "manifest.json", "metrics.jsonl"
 _PARTS = (RECIPE, MANIFEST, METRICS, "rollouts", "checkpoints", "model")
 _ROLLOUTS = re.compile(r"step_(\d+)\.parquet")
 
-RESUMABLE = ("log.", "eval.", "train.threads", "train.eval_every", "model.device", "grader.workers", "grader.deadline", "grader.max_failure_rate")
-"""Keys that may differ when a run goes on: none of them changes what is trained on."""
+RESUMABLE = (
+    *("log.", "eval.", "train.threads", "train.eval_every", "model.device", "grader.workers", "grader.deadline", "grader.max_failure_rate"),
+    *("train.steps", "train.max_tokens"),
+)
+"""Keys that may differ when a run goes on: none of them changes what a step does. A run may become longer or shorter; the learning
+rate follows the share done, so one whose fall has not begun goes on as if it had been begun with the new length."""
 
 
 class RunFolder:
@@ -51,6 +55,7 @@ class RunFolder:
         self._file: BinaryIO | None = None
         self._board: Any = None
         self._purge_step: int | None = None
+        self._changes: dict[str, list[Any]] = {}
 
     # ---------------------------------------------------------------------------------------------------- open and create
 
@@ -97,6 +102,7 @@ class RunFolder:
             run.require_same(recipe)
             if recipe.log.tensorboard:
                 require_tensorboard()
+            run._changes = {key: [before, now] for key, before, now in recipe_differences(run.recipe, recipe)}
             run.recipe = recipe
         return run
 
@@ -176,7 +182,8 @@ class RunFolder:
         return [entry for _, entry in self._lines()]
 
     def truncate_after(self, steps: int, train_steps: int) -> None:
-        """Go back to where `steps` steps were done, as the checkpoint has it, and note in the manifest that the run goes on there.
+        """Go back to where `steps` steps were done, as the checkpoint has it, and note in the manifest that the run goes on there,
+        with the keys of the recipe that changed as `[before, now]`.
 
         Metrics of later steps are dropped, and rollouts of training steps from `train_steps` on (0 or less: all of them).
         """
@@ -191,8 +198,9 @@ class RunFolder:
         self._purge_step = steps
         manifest, now = self.manifest(), make_manifest(self.recipe, {})
         again = {key: now[key] for key in ("created", "command", "mulligan", "python", "packages", "machine", "git")}
-        manifest.setdefault("resumed", []).append({"after_steps": steps, **again})
+        manifest.setdefault("resumed", []).append({"after_steps": steps, "changed": self._changes, **again})
         _write_json(self.path / MANIFEST, manifest)
+        _write_json(self.path / RECIPE, dump_recipe(self.recipe))
 
     def write_model_card(self, problems: str) -> Path:
         """Write model/README.md, the card that the Hub shows. `problems` says in words what was trained on."""

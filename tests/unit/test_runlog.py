@@ -131,6 +131,14 @@ def test_opening_a_run_to_go_on_checks_the_recipe_and_takes_what_may_change(run:
         RunFolder.open(run.path, make_recipe(seed=8))
 
 
+def test_a_run_that_goes_on_longer_says_so(run: RunFolder) -> None:
+    again = RunFolder.open(run.path, make_recipe(train={"steps": 5000}))
+    assert RunFolder.open(run.path).recipe.train.steps != 5000, "opening alone changes nothing"
+    again.truncate_after(3, 3)
+    assert again.manifest()["resumed"][-1]["changed"] == {"train.steps": [make_recipe().train.steps, 5000]}
+    assert RunFolder.open(run.path).recipe.train.steps == 5000
+
+
 def test_every_resume_is_recorded(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["mulligan", "train", "x.toml", "--resume"])
     run.truncate_after(4, 4)
