@@ -54,18 +54,22 @@ class Job:
 def run_quickstart(out: Path, *, recipes: Path | None = None, seed: int = 0, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
     """Train and evaluate all arms, write table, plot and summary.json to `out`; returns the summary.
 
+    One that was interrupted goes on where it was; one that is finished is shown again.
+
     Args:
         recipes: folder of quickstart.toml and quickstart-guess.toml; by default the project's.
         overrides: further settings for every run (for tests).
 
     Raises:
-        RunError: `out` holds a quickstart already, or the recipes are not found.
+        RunError: `out` holds a finished quickstart of another seed, or the recipes are not found.
+        ConfigError: `out` holds an unfinished quickstart with other settings.
     """
     began = time.monotonic()
-    if (out / "summary.json").exists() or (out / "runs").exists():
-        raise RunError(f"{out} already holds a quickstart: remove it, or choose another --out")
+    if (out / "summary.json").exists():
+        return _show_again(out, seed)
     folder = recipes or find_recipes()
     runs = out / "runs"
+    resumed = runs.exists()
     common = (f"seed={seed}", *overrides)
     warm = Job("readings warm-up", "quickstart.toml", (*common, "train.steps=0"))
     from_warm = (*common, f"model.path={runs / slug(warm.name) / 'model'}", "warmup.steps=0")
@@ -91,9 +95,20 @@ def run_quickstart(out: Path, *, recipes: Path | None = None, seed: int = 0, ove
         READINGS: {"multi_attempt": figures[multi.name], "single_turn": figures[single.name], "warm_up": figures[warm.name]},
         GUESS: {"feedback": figures[hints.name], "verdict_only": figures[verdict.name]},
         "seed": seed,
+        "resumed": resumed,
         "seconds": round(time.monotonic() - began, 1),
     }
     write_results(out, summary, Console())
+    return summary
+
+
+def _show_again(out: Path, seed: int) -> dict[str, Any]:
+    summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+    if summary["seed"] != seed:
+        raise RunError(f"{out} already holds a quickstart of seed {summary['seed']}: remove it, or choose another --out")
+    console = Console()
+    write_results(out, summary, console)
+    console.print(f"{out} was finished before and is shown again: to run it anew, remove the folder or choose another --out", highlight=False, soft_wrap=True)
     return summary
 
 
@@ -113,17 +128,25 @@ def slug(name: str) -> str:
 
 
 def train_job(folder: Path, jobs: list[Job], runs: Path, report: Callable[[str, float, str], None]) -> dict[str, Any]:
-    """Train jobs one after the other in this process; returns the figures of those that were evaluated, by name."""
+    """Train jobs one after the other in this process, each from where it was; returns the figures of those that are evaluated, by name."""
+    from mulligan.runlog import RunFolder
     from mulligan.train import train
 
     figures = {}
     for job in jobs:
         recipe = load_recipe(folder / job.recipe, job.overrides)
-        path = train(recipe, runs / slug(job.name), display=JobDisplay(job.name, recipe, report))
+        path = runs / slug(job.name)
+        if not _finished(path, recipe):
+            train(recipe, path, resume=RunFolder.holds_run(path), display=JobDisplay(job.name, recipe, report))
         if recipe.problems.eval:
             figures[job.name] = _figures(path)
         report(job.name, 1.0, "done")
     return figures
+
+
+def _finished(run: Path, recipe: Recipe) -> bool:
+    """Whether a run left what comes last: its evaluation, or, where there is none, its model (whose card is written after it)."""
+    return (run / "eval.json" if recipe.problems.eval else run / "model" / "README.md").exists()
 
 
 def evaluate_job(folder: Path, job: Job, runs: Path, report: Callable[[str, float, str], None]) -> dict[str, Any]:
@@ -134,6 +157,8 @@ def evaluate_job(folder: Path, job: Job, runs: Path, report: Callable[[str, floa
 
     recipe = load_recipe(folder / job.recipe, job.overrides)
     path = runs / slug(job.name)
+    if _finished(path, recipe):
+        return _figures(path)
     plan = make_plan(recipe)
     recipe = load_recipe(folder / job.recipe, (*job.overrides, f"model.path={path / 'model'}"))
     player = make_player(recipe, load_policy(recipe.model, seed=recipe.seed))

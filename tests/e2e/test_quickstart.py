@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -114,9 +115,30 @@ def test_nothing_is_left_behind(quickstart: tuple[Path, dict[str, Any]]):
 MKL_NUM_THREADS = os.environ.get("MKL_NUM_THREADS")
 
 
-def test_a_second_one_needs_another_place(quickstart: tuple[Path, dict[str, Any]]):
-    with pytest.raises(RunError, match="already holds a quickstart: remove it, or choose another --out"):
-        run_quickstart(quickstart[0], recipes=RECIPES)
+def test_a_finished_one_is_shown_again(quickstart: tuple[Path, dict[str, Any]], capsys: pytest.CaptureFixture[str]):
+    out, summary = quickstart
+    before = {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*")}
+    assert run_quickstart(out, recipes=RECIPES, seed=3) == summary
+    assert {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*")} == before, "nothing ran"
+    assert "was finished before and is shown again: to run it anew, remove the folder" in capsys.readouterr().out
+    with pytest.raises(RunError, match="already holds a quickstart of seed 3: remove it, or choose another --out"):
+        run_quickstart(out, recipes=RECIPES, seed=4)
+
+
+def test_an_interrupted_one_goes_on(quickstart: tuple[Path, dict[str, Any]], tmp_path: Path):
+    """As after an interrupt: one arm is done, one was cut short before it was evaluated, one was not begun. The figures are the same."""
+    out, summary = quickstart
+    finished = out / "runs" / "guess-full-feedback" / "eval.json"
+    kept = finished.stat().st_mtime_ns
+    (out / "summary.json").rename(tmp_path / "summary.json")
+    (out / "runs" / "readings-multi-attempt" / "eval.json").unlink()
+    shutil.rmtree(out / "runs" / "guess-verdict-only")
+    again = run_quickstart(out, recipes=RECIPES, seed=3, overrides=SMALL)
+    assert (again["readings"], again["guess"]) == (summary["readings"], summary["guess"])
+    assert again["resumed"]
+    assert finished.stat().st_mtime_ns == kept
+    (out / "summary.json").unlink()
+    (tmp_path / "summary.json").rename(out / "summary.json")
 
 
 # -------------------------------------------------------------------------------------------------------------- ends too early
