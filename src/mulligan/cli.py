@@ -1,4 +1,4 @@
-"""The command line. It wires concrete classes; nothing else does.
+"""The command line: arguments to calls, errors to one line each.
 
 Heavy imports stand inside the commands, so that `--help` and a faulty recipe answer at once.
 """
@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -142,7 +143,11 @@ def check(
 
     plan = make_plan(settled)
     for source, aside in plan.set_aside.items():
-        print(f"# set aside of {source}: {len(aside)}" + (f", the first: {aside[0].reason}" if aside else ""))
+        print(f"# set aside of {source}: {len(aside)}")
+        for one in aside:
+            print(f"#   {one.problem.id}: {one.reason}")
+    for remark in plan.remarks:
+        print(f"# {remark}")
     print(f"# problems to train on: {len(plan.problems):,}")
     print(f"# longest prompt: {plan.longest_prompt:,} tokens")
     print(f"# parameters: {plan.parameters:,}")
@@ -190,6 +195,8 @@ def evaluate(
     sources = list(problems or settled.problems.eval)
     if not sources:
         raise ConfigError(f"no problems to evaluate {model} on: give --problems SOURCE")
+    if twice := [source for source, n in Counter(sources).items() if n > 1]:
+        raise ConfigError(f"--problems {twice[0]} is given twice: drop one")
 
     from rich.console import Console
 
@@ -197,7 +204,7 @@ def evaluate(
     from mulligan.evaluation import num_dialogues, parse_attempts, write_evaluation
     from mulligan.grading import make_grader
     from mulligan.model import load_policy
-    from mulligan.plan import load_checked
+    from mulligan.plan import load_checked, write_set_aside
     from mulligan.report.tables import evaluation_table
     from mulligan.runtime.local import make_player
 
@@ -217,8 +224,9 @@ def evaluate(
                     top_p=top_p, one_pass=one_pass, seed=seed, on_done=on_done,
                 )  # fmt: skip
             evaluations.append(done)
-            console.print(evaluation_table(done).to_rich())
+            console.print(evaluation_table(done))
             write_evaluation(out, evaluations, model=model)
+            write_set_aside(out, sets)
     finally:
         player.grader.close()
     print(f"written: {out / 'eval.json'}")
@@ -238,7 +246,10 @@ def _eval_recipe(model: str, recipe: Path | None, problems: list[str] | None, ov
     else:
         table = dump_recipe(load_recipe(recipe)) if recipe else {"name": "eval", "problems": {"train": (problems or [""])[0]}}
         path = model
-    table["model"] = {**table.get("model", {}), "path": path, "tokenizer": None, "revision": None}
+    named = table.get("model", {})
+    # A run's model has its tokenizer beside it; a recipe may name one for a model that has none, or none with a template.
+    tokenizer, revision = (named.get("tokenizer"), named.get("revision") if named.get("path") == path else None) if recipe else (None, None)
+    table["model"] = {**named, "path": path, "tokenizer": tokenizer, "revision": revision}
     faults = apply_overrides(table, overrides)
     _lift_training_limits(table)
     return parse_recipe(table, "settings of the evaluation", faults)

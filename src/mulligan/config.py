@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mulligan.errors import ConfigError
 
@@ -111,6 +111,13 @@ class ModelConfig(Section):
     gradient_checkpointing: bool = False
     tiny: TinyModel = TinyModel()
 
+    @field_validator("path")
+    @classmethod
+    def _tiny_alone(cls, path: str) -> str:
+        if path.startswith("tiny:") and path != "tiny:":
+            raise ValueError("write 'tiny:' alone; its size is set in [model.tiny]")
+        return path
+
 
 class ProblemsConfig(Section):
     """Where questions come from; the same source strings as on the command line."""
@@ -198,7 +205,7 @@ class OptimizerConfig(Section):
     name: Literal["adamw", "muon"] = "adamw"
     lr: float = Field(default=1e-6, gt=0)
     muon_lr: float = Field(default=2e-2, gt=0, description="muon: for matrices; lr is for everything else")
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
     eps: float = Field(default=1e-8, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
     grad_clip: float = Field(default=1.0, ge=0, description="0: off")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,11 @@ class Display:
         self.console.print(escape(f"{len(plan.problems)} problems from {plan.recipe.problems.train}; run folder {folder}"), soft_wrap=True)
         for source, aside in plan.set_aside.items():
             if aside:
-                self.console.print(f"[yellow]{len(aside)} problems of {escape(source)} are set aside, the first: {escape(aside[0].reason)}", soft_wrap=True)
+                self.console.print(
+                    f"[yellow]{len(aside)} problems of {escape(source)} are set aside (see set_aside.jsonl), the first: {escape(aside[0].reason)}", soft_wrap=True
+                )
+        for remark in plan.remarks:
+            self.console.print(f"[yellow]{escape(remark)}", soft_wrap=True)
 
     @contextmanager
     def running(self, recipe: Recipe, state: dict[str, Any]) -> Iterator[None]:
@@ -64,14 +69,21 @@ class Display:
         figures = self.figures(metrics)
         stage = "warm-up" if step <= self._warmup else "train"
         if self._progress is not None:
-            self._progress.update(self._task, completed=state["tokens"] if self._by_tokens else step, description=stage, figures=figures)
+            self._progress.update(self._task, completed=state["tokens"] if self._by_tokens else step, description=f"{stage} step {step}", figures=figures)
         now = time.monotonic()
         if not self.quiet and not self.console.is_terminal and (now - self._last_line >= self.interval):
             self._last_line = now
             of = f" of {self._total}"
             if self._by_tokens:
                 of = f", {state['tokens']:,} of {self._total:,} tokens" if step > self._warmup else f" of {self._warmup}"
-            self.console.print(f"{stage} step {step}{of}: {figures}", highlight=False, soft_wrap=True)
+            self.console.print(f"{stage} step {step}{of}: {figures}{self._left(state)}", highlight=False, soft_wrap=True)
+
+    def _left(self, state: dict[str, Any]) -> str:
+        """How long the run still takes, if it goes on as it went; nothing where that cannot be said yet."""
+        done = state["tokens"] if self._by_tokens else state["step"]
+        if not done or not state.get("seconds") or done >= self._total:
+            return ""
+        return f"  ETA {timedelta(seconds=round(state['seconds'] * (self._total - done) / done))}"
 
     @staticmethod
     def figures(metrics: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,13 +14,13 @@ from mulligan.chat import Chat
 from mulligan.config import EvalConfig, Recipe
 from mulligan.errors import ConfigError, ContextOverflow, DataError, MulliganError
 from mulligan.evaluation import Evaluation, evaluate, parse_attempts, write_evaluation
-from mulligan.grading import make_grader
-from mulligan.model import context_and_parameters, load_tokenizer
+from mulligan.grading import Grader, make_grader
+from mulligan.model import context_and_parameters, load_tokenizer, resolve_device
 from mulligan.model.tiny import tiny_tokenizer
 from mulligan.protocol import Protocol
 from mulligan.rollout import Player
 from mulligan.tasks import ProblemSet, SetAside, demonstrator, load_problems, self_check
-from mulligan.types import Problem, Rollout
+from mulligan.types import Problem, Rollout, VerdictKind
 from mulligan.warmup import read_dialogues
 
 T = TypeVar("T")
@@ -44,6 +45,16 @@ class Plan:
         return {s.source: s.set_aside for s in (self.train_set, *self.eval_sets)}
 
     @property
+    def remarks(self) -> list[str]:
+        """What a careful reader of the results would want to know about the problems."""
+        found = [f"{s.source}: {s.unchecked} problems have no gold answer to check" for s in (self.train_set, *self.eval_sets) if s.unchecked]
+        trained = {(p.question, p.answer) for p in self.problems}
+        for chosen in self.eval_sets:
+            if shared := sum((p.question, p.answer) in trained for p in chosen.problems):
+                found.append(f"{chosen.source}: {shared} of {len(chosen.problems)} problems are trained on as well: not held out")
+        return found
+
+    @property
     def data_hashes(self) -> dict[str, str]:
         """A hash of every problem set's ids, in order."""
         from hashlib import blake2b
@@ -63,14 +74,15 @@ class Plan:
     @property
     def memory_bytes(self) -> int:
         """Estimate of a run's memory: float32 weights, gradients and Adam's two moments, critic and reference, one pass's logits
-        (three copies) and the cache of all rows. An upper estimate for the cache: every dialogue at its token cap."""
+        (three copies) and activations, and the cache of all rows. Upper estimates: every dialogue at its token cap, every pass full."""
         recipe = self.recipe
         copies = 4 + (4 if recipe.advantage.name == "gae" and recipe.critic.kind == "separate" else 0) + (1 if recipe.loss.kl > 0 else 0)
         shape = context_and_parameters(recipe.model)
         logits = 3 * recipe.train.micro_batch_tokens * shape.vocabulary
         rows = min(recipe.sampling.max_rows, recipe.train.problems_per_step * recipe.train.group_size)
         cache = rows * recipe.protocol.max_dialogue_tokens * shape.cache_per_token
-        return 4 * (copies * self.parameters + logits + cache)
+        activations = recipe.train.micro_batch_tokens * shape.activations_per_token // (8 if recipe.model.gradient_checkpointing else 1)
+        return 4 * (copies * self.parameters + logits + activations + cache)
 
     def evaluate(self, player: Player, folder: Path, *, model: str, on_done: Callable[[Rollout], None] | None = None) -> dict[str, float]:
         """Evaluate on the recipe's eval sets, write `eval.json` and the dialogues; returns the accuracies for the metrics.
@@ -116,6 +128,7 @@ def make_plan(recipe: Recipe) -> Plan:
     shape = attempt(lambda: context_and_parameters(recipe.model))
     # Where there is no usable model there is no tokenizer to look for, unless it has a place of its own.
     chat = attempt(lambda: light_chat(recipe)) if shape or recipe.model.tokenizer else None
+    attempt(lambda: resolve_device(recipe.model.device))
     if recipe.warmup.steps and not recipe.warmup.data:
         attempt(lambda: demonstrator(recipe.problems.train))
     if recipe.warmup.data and not Path(recipe.warmup.data).is_file():
@@ -125,6 +138,9 @@ def make_plan(recipe: Recipe) -> Plan:
     train_set = attempt(lambda: load_checked(recipe.problems.train, recipe.problems.limit, recipe.seed, grader)) if grader else None
     eval_sets = [attempt(lambda s=s: load_checked(s, recipe.eval.limit or None, recipe.seed, grader)) for s in recipe.problems.eval] if grader else []
     faults += [ConfigError(f"problems.eval: {s} is given twice: drop one") for s, n in Counter(recipe.problems.eval).items() if n > 1]
+    for problems in [train_set, *eval_sets]:
+        if protocol and grader and problems:
+            attempt(lambda p=problems: check_feedback(protocol, p, grader))  # type: ignore[misc]
     longest = 0
     if protocol and chat and shape and not faults:
         for problems in [train_set, *eval_sets]:
@@ -152,6 +168,34 @@ def load_checked(source: str, limit: int | None, seed: int, grader: object) -> P
         first = f", the first because {problems.set_aside[0].reason}" if problems.set_aside else ""
         raise DataError(f"{source}: no usable problem ({len(problems.set_aside)} set aside{first})")
     return problems
+
+
+def check_feedback(protocol: Protocol, problems: ProblemSet, grader: Grader) -> None:
+    """Try the feedback template on a real wrong verdict: only the grader knows which fields its verdicts have.
+
+    Raises:
+        ConfigError: the template names a field that they do not have.
+    """
+    if not protocol.feedback_fields:
+        return
+    problem = problems.problems[0]
+    wrong = list(dict.fromkeys(p.answer for p in problems.problems[1:] if p.answer and p.answer != problem.answer))[:20]
+    for answer in [*wrong, "0", "1"]:
+        verdict = asyncio.run(grader.grade(problem, f"\\boxed{{{answer}}}"))
+        if verdict.kind is VerdictKind.WRONG:
+            protocol.check_feedback_fields(verdict.fields)
+            return
+
+
+def write_set_aside(folder: Path, sets: Sequence[ProblemSet]) -> None:
+    """List the problems that are not used in `set_aside.jsonl`: source, id, question, gold answer, reason. No file if there are none."""
+    rows = [
+        {"source": s.source, "id": one.problem.id, "question": one.problem.question, "answer": one.problem.answer, "reason": one.reason}
+        for s in sets
+        for one in s.set_aside
+    ]
+    if rows:
+        (folder / "set_aside.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def check_dialogues(path: str, chat: Chat, limit: int) -> None:
@@ -187,7 +231,7 @@ def longest_prompt(problems: ProblemSet, protocol: Protocol, chat: Chat, limit: 
 
 
 def _unlike(problems: Sequence[Problem]) -> Sequence[Problem]:
-    """One problem per length of question among very many: generated questions differ in symbols, not in tokens."""
-    if len(problems) <= 5000:
+    """One problem per length of question among very many generated ones, which differ in symbols, not in tokens."""
+    if len(problems) <= 5000 or not all(p.source.startswith(("gym:", "builtin:")) for p in problems):
         return problems
     return list({len(p.question): p for p in problems}.values())

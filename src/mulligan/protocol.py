@@ -46,6 +46,10 @@ def draw_key(seed: int | str, step: int, problem_id: str, rollout_index: int) ->
     return _hash64("sampler", seed, step, problem_id, rollout_index)
 
 
+_OWN_FIELDS = ("n", "s", "question", "attempt", "answer", "outcome", "reason")
+"""Fields of a feedback template that the protocol fills itself."""
+
+
 class Protocol:
     """How one dialogue goes: what is asked, what is said after a failure, when it ends and what it is worth.
 
@@ -143,6 +147,18 @@ class Protocol:
         return tuple(rewards)
 
     # ---------------------------------------------------------------------------------------------------------- feedback
+
+    @property
+    def feedback_fields(self) -> set[str]:
+        """The fields that a feedback template names and that only a verdict can bring; empty for modes and entry points."""
+        if self._feedback is None or self._feedback != self._fill_feedback:
+            return set()
+        return _names(self.config.feedback) - set(_OWN_FIELDS)
+
+    def check_feedback_fields(self, fields: Mapping[str, str]) -> None:
+        """Raises ConfigError if the feedback template names a field that neither a verdict with `fields` nor the protocol has."""
+        if faults := _unknown_fields(self.config.feedback, [*_OWN_FIELDS, *fields], "protocol.feedback"):
+            raise ConfigError(faults)
 
     def _feedback_function(self, text: str) -> FeedbackFunction:
         """Decide what `protocol.feedback` is: a mode by its exact name, then `module:function` (no space, no brace), then a

@@ -15,7 +15,7 @@ from mulligan.errors import ContextOverflow, MulliganError, RunError
 from mulligan.grading import Grader
 from mulligan.protocol import Protocol, draw_key
 from mulligan.sampling import Dialogue, Sampler, SamplingParams
-from mulligan.types import Attempt, Group, Outcome, Problem, Rollout, StopReason, Transcript, Verdict, VerdictKind
+from mulligan.types import Attempt, Group, Problem, Rollout, StopReason, Transcript, Verdict, VerdictKind
 
 OpenDialogue = Callable[[Problem, int], Dialogue]
 """Opens the dialogue of a problem for a 64-bit key."""
@@ -173,9 +173,3 @@ class Player:
             raise
         except Exception as failure:
             return Verdict(VerdictKind.UNGRADABLE, reason=f"{type(failure).__name__}: {failure}")
-
-
-def ungradable_share(groups: Sequence[Group]) -> float:
-    """Share of all attempts whose grader failed."""
-    outcomes = [a.outcome for g in groups for r in g.rollouts for a in r.attempts]
-    return sum(o is Outcome.UNGRADABLE for o in outcomes) / max(len(outcomes), 1)

@@ -298,10 +298,11 @@ def _torch_facts() -> dict[str, Any]:
 
 
 def _git_state() -> dict[str, Any] | None:
-    """Commit of the working directory and whether it has changes; None outside a repository or without git."""
+    """Commit of mulligan's own source and whether it has changes; None if it is installed from a package, or without git."""
+    source = Path(__file__).parent
 
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+        return subprocess.run(["git", "-C", str(source), *arguments], capture_output=True, text=True, check=True, timeout=20).stdout.strip()
 
     try:
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}

@@ -19,13 +19,14 @@ from mulligan.config import Recipe
 from mulligan.display import Display
 from mulligan.errors import GraderError
 from mulligan.learning.schedule import learning_rate
-from mulligan.plan import make_plan
-from mulligan.rollout import ungradable_share
+from mulligan.plan import make_plan, write_set_aside
 from mulligan.runlog import RunFolder
 from mulligan.runtime import Workers
 from mulligan.runtime.local import LocalWorkers
 from mulligan.transcripts import rollout_table, write_table
 from mulligan.types import Group, Outcome, Problem
+
+NEW_STATE: dict[str, Any] = {"step": 0, "tokens": 0, "seconds": 0.0, "graded": 0, "ungradable": 0}
 
 
 def train(recipe: Recipe, out: Path, *, resume: bool = False, display: Display | None = None) -> Path:
@@ -39,9 +40,10 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, display: Display |
     plan = make_plan(recipe)
     run = RunFolder.open(out, recipe) if resume else RunFolder.create(out, recipe, data_hashes=plan.data_hashes)
     display = display or Display()
+    write_set_aside(run.path, [plan.train_set, *plan.eval_sets])
     display.announce(plan, run.path)
     workers = LocalWorkers(recipe, run.path, on_done=display.rollout_done)
-    state = _restore(run, workers) if resume else {"step": 0, "tokens": 0, "seconds": 0.0}
+    state = NEW_STATE | (_restore(run, workers) if resume else {})
     warmup_steps, began = recipe.warmup.steps, time.monotonic() - state["seconds"]
 
     with closing(workers), display.running(recipe, state), run:
@@ -53,7 +55,11 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, display: Display |
             else:
                 groups = workers.rollout(problems_of_step(plan.problems, step, recipe.train.problems_per_step, recipe.seed), step=step)
                 sampled = time.monotonic()
-                _check_grader(groups, recipe, step)
+                try:
+                    _check_grader(state, groups, recipe, step)
+                except GraderError:  # the evidence is in this step's dialogues
+                    write_table(run.rollout_path(step), rollout_table(groups, stage="train", step=step))
+                    raise
                 progress = state["tokens"] / recipe.train.max_tokens if recipe.train.max_tokens else step / recipe.train.steps
                 lr_scale = learning_rate(progress, recipe.optimizer, recipe.train.steps)
                 learned, advantages = workers.update(groups, step=step, lr_scale=lr_scale)
@@ -86,7 +92,7 @@ def _finished(recipe: Recipe, state: dict[str, Any]) -> bool:
 
 def _restore(run: RunFolder, workers: Workers) -> dict[str, Any]:
     """Load the newest whole checkpoint and drop what was logged after it; from the start where there is none yet."""
-    state = {"step": 0, "tokens": 0, "seconds": 0.0}
+    state = NEW_STATE
     path = checkpoint.latest(run.checkpoints)
     if path is not None:
         saved = checkpoint.load(path)
@@ -102,12 +108,19 @@ def _warm_up_step(recipe: Recipe, workers: Workers, problems: Sequence[Problem],
     return workers.warm_up(chosen, step=step, lr_scale=learning_rate(step / config.steps, config.optimizer, config.steps))
 
 
-def _check_grader(groups: Sequence[Group], recipe: Recipe, step: int) -> None:
-    share = ungradable_share(groups)
-    if share > recipe.grader.max_failure_rate:
-        reasons = [a.verdict.reason for g in groups for r in g.rollouts for a in r.attempts if a.outcome is Outcome.UNGRADABLE]
+def _check_grader(state: dict[str, Any], groups: Sequence[Group], recipe: Recipe, step: int) -> None:
+    """Count the verdicts that are failures of the grader itself, and stop a run that has too many.
+
+    The share is of all verdicts of the run, and of at least 100: a single failure in a small first step is no reason to stop.
+    """
+    attempts = [a for g in groups for r in g.rollouts for a in r.attempts]
+    failed = [a.verdict.reason for a in attempts if a.outcome is Outcome.UNGRADABLE]
+    state["graded"] += len(attempts)
+    state["ungradable"] += len(failed)
+    if failed and state["ungradable"] > recipe.grader.max_failure_rate * max(state["graded"], 100):
         raise GraderError(
-            f"step {step}: the grader failed on {share:.1%} of the attempts (the first: {reasons[0]}); mend it or raise grader.max_failure_rate"
+            f"step {step}: the grader failed on {state['ungradable']} of {state['graded']} attempts so far (now with: {failed[0]}); "
+            "mend it or raise grader.max_failure_rate"
         )
 
 

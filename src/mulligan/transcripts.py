@@ -55,12 +55,13 @@ SCHEMA = pa.schema(
         ("full_logprobs", pa.list_(pa.float32())),
         ("advantages", pa.list_(pa.float32())),
         ("attempts", pa.list_(ATTEMPT)),
+        ("cut", pa.bool_()),
         ("error", pa.string()),
         ("policy_version", pa.int64()),
     ]
 )
 """`k` is the budget of attempts; `rollout` the index within the group; `attempts[i].start:end` spans of sampled tokens;
-`advantages` (per token, 0 on forced ones) is null where nothing was trained."""
+`advantages` (per token, 0 on forced ones) is null where nothing was trained; `cut`: ended by the dialogue's token cap with attempts left."""
 
 
 def rollout_table(
@@ -161,6 +162,7 @@ def _row(rollout: Rollout, advantages: Sequence[float] | np.ndarray | None) -> d
         "full_logprobs": transcript.full_logprobs,
         "advantages": None if advantages is None else [float(next(values)) if sampled else 0.0 for sampled in transcript.sampled],
         "attempts": [_attempt(attempt) for attempt in rollout.attempts],
+        "cut": rollout.cut,
         "error": _text(rollout.error),
         "policy_version": rollout.policy_version,
     }

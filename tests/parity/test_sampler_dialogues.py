@@ -107,6 +107,19 @@ def test_only_new_tokens_are_read(policy):
         assert sampler.sampled_tokens == batch * 4 * 10
 
 
+def test_a_groups_prompt_is_read_once_though_rows_are_few(policy):
+    """Two rows for a group of six: who comes later takes the prompt from a row that holds it, and reads its last token."""
+    forced = [random_ids(30, 0)]
+    few, many = LocalSampler(policy, max_rows=2), LocalSampler(policy)
+    played = [play(s, [Script(key=k, forced=forced, max_tokens=3 + k) for k in range(6)]) for s in (few, many)]
+    drawn = sum(range(3, 9)) - 6  # the last token of each is not read
+    assert many.read_tokens == 30 + drawn
+    assert few.read_tokens == 30 + 4 + drawn
+    assert [t.token_ids for t in played[0]] == [t.token_ids for t in played[1]]
+    for one, other in zip(*played, strict=True):
+        np.testing.assert_allclose(one.logprobs, other.logprobs, atol=2e-5)
+
+
 def test_prefill_is_bounded(policy, monkeypatch):
     """At most `prefill_tokens` beside the rows that decode; a longer prompt alone; each group's prompt still once."""
     passes: list[int] = []

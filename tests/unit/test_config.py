@@ -138,6 +138,8 @@ def test_no_text_breaks_the_parser_otherwise_than_by_its_own_fault(text: str) ->
         ({"optimizer": {"schedule": "step"}}, "optimizer.schedule: 'step' is not known; use 'constant', 'linear' or 'cosine'"),
         ({"model": {}}, "'model.path' is missing: set it in the recipe"),
         ({"optimizer": {"lr": 0}}, "optimizer.lr: Input should be greater than 0"),
+        ({"optimizer": {"betas": [1.5, 0.9]}}, "optimizer.betas.0: Input should be less than 1"),
+        ({"model": {"path": "tiny:large"}}, "model.path: write 'tiny:' alone; its size is set in [model.tiny]"),
         ({"train": {"steps": "many"}}, "train.steps: Input should be a valid integer, unable to parse string as an integer"),
         ({"train": 3}, "train: Input should be a valid dictionary or instance of TrainConfig"),
         ({"attempts": [1, 2]}, "attempts: Input should be a valid dictionary or instance of AttemptBudget"),
@@ -258,7 +260,7 @@ recipes = st.fixed_dictionaries(
         "attempts": st.sampled_from(["uniform(1,5)", "fixed(2)", "weights(1,0,2.5)", "weights(1e-3,7)"]),
         "model": st.fixed_dictionaries({"path": st.just("tiny:")}, optional={"tokenizer": st.text(st.characters(codec="utf-8"), max_size=5)}),
         "problems": st.fixed_dictionaries({"train": st.just("builtin:guess"), "eval": st.lists(st.text(st.characters(codec="utf-8"), max_size=5), max_size=2)}),
-        "optimizer": st.fixed_dictionaries({"lr": st.floats(1e-12, 1.0), "betas": st.tuples(st.floats(0, 1), st.floats(0, 1))}),
+        "optimizer": st.fixed_dictionaries({"lr": st.floats(1e-12, 1.0), "betas": st.tuples(st.floats(0, 1, exclude_max=True), st.floats(0, 1, exclude_max=True))}),
         "train": st.fixed_dictionaries({}, optional={"max_tokens": st.integers(1, 10**12), "threads": st.integers(1, 64)}),
     }
 )

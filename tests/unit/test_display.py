@@ -50,6 +50,18 @@ def test_the_warm_up_alone_goes_by_steps():
     assert shown(recipe(steps=0, max_tokens=3000)).splitlines()[0].startswith("warm-up step 1 of 1: ")
 
 
+def test_time_left():
+    out = io.StringIO()
+    display = Display(Console(file=out, width=150, color_system=None), interval=0.0)
+    with display.running(recipe(max_tokens=3000), {"step": 0, "tokens": 0}):
+        display.step_done({"step": 1, "tokens": 0, "seconds": 10.0}, WARM_UP)
+        display.step_done({"step": 2, "tokens": 1000, "seconds": 100.0}, STEP)
+        display.step_done({"step": 3, "tokens": 3000, "seconds": 300.0}, STEP)
+    first, second, third = out.getvalue().splitlines()
+    assert second.endswith("tokens/s  ETA 0:03:20")
+    assert "ETA" not in first + third
+
+
 def test_lines_are_rare():
     assert len(shown(recipe(), interval=1000.0).splitlines()) == 1
 
@@ -64,7 +76,9 @@ def test_a_bar(settings: Recipe, done: str):
     text = shown(settings, terminal=True)
     assert done in text
     assert "reward +0.25" in text
-    assert "train step" not in text, "no lines between the bars"
+    assert "train step 3" in text
+    assert "train step 3:" not in text, "no lines between the bars"
+    assert "train step 3 of" not in text
 
 
 def test_names_are_no_markup():
@@ -75,15 +89,17 @@ def test_names_are_no_markup():
         recipe: Recipe
         problems: tuple[Any, ...]
         set_aside: dict[str, tuple[SetAside, ...]]
+        remarks: tuple[str, ...]
 
     out = io.StringIO()
     display = Display(Console(file=out, width=60, color_system=None))
     settings = recipe().model_copy(update={"name": "[/demo]"})
-    plan = Plan(settings, (problem(0),), {"a[b].jsonl": (SetAside(problem(1), "gold answer '[/a, b]' does not pass its own grader"),), "other": ()})
+    plan = Plan(settings, (problem(0),), {"a[b].jsonl": (SetAside(problem(1), "gold answer '[/a, b]' does not pass its own grader"),), "other": ()}, ("[/c]: 3 of 4",))
     display.announce(plan, Path("runs/[x]"))  # type: ignore[arg-type]
     with display.running(settings, {"step": 0, "tokens": 0}):
         pass
     assert out.getvalue().splitlines() == [
         "1 problems from builtin:guess; run folder runs/[x]",
-        "1 problems of a[b].jsonl are set aside, the first: gold answer '[/a, b]' does not pass its own grader",
+        "1 problems of a[b].jsonl are set aside (see set_aside.jsonl), the first: gold answer '[/a, b]' does not pass its own grader",
+        "[/c]: 3 of 4",
     ]

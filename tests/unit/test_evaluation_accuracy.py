@@ -3,7 +3,7 @@
 import itertools
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -198,6 +198,22 @@ def test_broken_dialogues_count_as_unsolved():
     assert any("1 dialogues broke" in w for w in result.warnings)
 
 
+def test_dialogues_that_the_token_cap_ended_are_warned_of():
+    class Short(FakePlayer):
+        """Ends every unsolved dialogue of more than two attempts after the second."""
+
+        def play(self, *arguments, **more):
+            groups = super().play(*arguments, **more)
+            cut = [replace(r, attempts=r.attempts[:2], rewards=r.rewards[:2], cut=True) if len(r.attempts) > 2 else r for g in groups for r in g.rollouts]
+            return [replace(g, rollouts=(r,)) for g, r in zip(groups, cut, strict=True)]
+
+    result = evaluate(Short(scripted), PROBLEMS, name="ten", attempts=(1, 3))
+    assert dict(result.starved) == {"1": 0, "3": 5, "samples": 0}
+    assert result.accuracy[3].mean == 0.5
+    assert any("5 dialogues were ended by the token cap with attempts left and count as unsolved" in w for w in result.warnings)
+    assert result.to_json()["starved"]["3"] == 5
+
+
 def test_small_sets_are_warned_of():
     few = evaluate(FakePlayer(lambda i, k, g: ["c"] if i % 2 else ["w"]), [problem(i) for i in range(30)], name="AIME", attempts=(1,))
     width = round(100 * few.accuracy[1].width)
@@ -224,8 +240,8 @@ def test_a_problem_set_brings_source_and_set_aside():
 def test_bad_settings_are_all_named_before_anything_is_played():
     player = FakePlayer(scripted)
     with pytest.raises(ConfigError) as caught:
-        evaluate(player, PROBLEMS, name="x", attempts=(0, 1), samples=4, sample_temperature=0.0, temperature=-1)
-    assert len(caught.value.faults) == 3
+        evaluate(player, PROBLEMS, name="x", attempts=(0, 1), samples=4, sample_temperature=0.0, temperature=-1, top_p=0.0)
+    assert len(caught.value.faults) == 4
     assert "sample_temperature" in str(caught.value)
     with pytest.raises(ConfigError, match="no number of attempts"):
         evaluate(player, PROBLEMS, name="x", attempts=(), samples=-1)

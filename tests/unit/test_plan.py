@@ -12,12 +12,12 @@ from mulligan.config import Recipe, parse_recipe
 from mulligan.errors import ConfigError, ContextOverflow, DataError, ModelError
 from mulligan.model import load_policy
 from mulligan.model.tiny import tiny_tokenizer
-from mulligan.plan import Plan, make_plan
+from mulligan.plan import Plan, make_plan, write_set_aside
 
 TABLE: dict[str, Any] = {
     "model": {"path": "tiny:", "tiny": {"hidden_size": 32, "layers": 2, "heads": 2, "intermediate_size": 64, "max_position_embeddings": 64}},
     "problems": {"train": "builtin:guess?low=1&high=4&n=12", "eval": ["builtin:guess?low=1&high=4&split=test"]},
-    "protocol": {"system": "", "question": "{n} {question}", "feedback": "{hint} {n}", "max_attempt_tokens": 5, "max_dialogue_tokens": 40},
+    "protocol": {"system": "", "question": "{n} {question}", "feedback": "wrong {n}", "max_attempt_tokens": 5, "max_dialogue_tokens": 40},
 }
 
 
@@ -70,6 +70,32 @@ def test_what_fails_against_itself_is_set_aside(tmp_path: Path):
     assert "'three apples' does not pass its own grader" in aside.reason
 
 
+def test_what_is_set_aside_is_listed(tmp_path: Path):
+    source = jsonl(tmp_path / "p.jsonl", {"question": "1 + 1", "answer": "2"}, {"question": "1 + 2", "answer": "three apples"}) + "?grader=numeric"
+    plan = make_plan(recipe(problems__train=source, problems__eval=[]))
+    write_set_aside(tmp_path, [plan.train_set])
+    (row,) = [json.loads(line) for line in (tmp_path / "set_aside.jsonl").read_text().splitlines()]
+    assert row.keys() == {"source", "id", "question", "answer", "reason"}
+    assert (row["question"], row["answer"]) == ("1 + 2", "three apples")
+
+
+def test_problems_that_are_not_held_out_are_remarked_on():
+    assert make_plan(recipe(problems__eval=["builtin:guess?low=1&high=4&split=test"])).remarks == [
+        "builtin:guess?low=1&high=4&split=test: 4 of 4 problems are trained on as well: not held out"
+    ]
+
+
+def test_feedback_is_tried_on_a_real_verdict():
+    assert make_plan(recipe(protocol__feedback="{hint} {n}"))
+    with pytest.raises(ConfigError, match=r"protocol\.feedback: unknown field \{hnt\}; known fields: .*\{hint\}"):
+        make_plan(recipe(protocol__feedback="{hnt} {n}"))
+
+
+def test_a_device_that_is_not_here():
+    with pytest.raises(ModelError, match=r"model\.device = 'foo' is not available here"):
+        make_plan(recipe(model__device="foo"))
+
+
 def test_a_set_of_which_nothing_is_left(tmp_path: Path):
     source = jsonl(tmp_path / "p.jsonl", {"question": "1 + 2", "answer": "three apples"}) + "?grader=numeric"
     with pytest.raises(DataError, match=r"p\.jsonl\?grader=numeric: no gold answer passes its own grader"):
@@ -117,7 +143,8 @@ def test_memory_by_hand():
     plan = make_plan(recipe(train={"problems_per_step": 4, "group_size": 2, "micro_batch_tokens": 100}, sampling={"max_rows": 6}))
     vocabulary = len(tiny_tokenizer())
     per_token = 2 * 2 * 2 * 16  # keys and values, layers, heads, head size
-    assert plan.memory_bytes == 4 * (4 * plan.parameters + 3 * 100 * vocabulary + 6 * 40 * per_token)
+    activations = 2 * (10 * 32 + 4 * 64)  # layers, width, width of the feed-forward
+    assert plan.memory_bytes == 4 * (4 * plan.parameters + 3 * 100 * vocabulary + 100 * activations + 6 * 40 * per_token)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import mulligan
+from mulligan import runlog
 from mulligan.config import Recipe, parse_recipe
 from mulligan.errors import ConfigError, RunError
 from mulligan.runlog import RunFolder, make_manifest, recipe_differences
@@ -60,13 +61,14 @@ def test_manifest_says_what_is_needed_to_repeat_the_run(run: RunFolder) -> None:
 
 
 def test_manifest_knows_the_commit_and_whether_it_is_clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+    """Of mulligan's own source, wherever the command runs."""
+    monkeypatch.setattr(runlog, "__file__", str(tmp_path / "runlog.py"))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert make_manifest(make_recipe(), {})["git"] is None
     identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
-    subprocess.run(["git", "init", "-q"], check=True)
-    subprocess.run(["git", *identity, "commit", "-q", "--allow-empty", "-m", "first"], check=True)
-    head = subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    subprocess.run(["git", "init", "-q"], check=True, cwd=tmp_path)
+    subprocess.run(["git", *identity, "commit", "-q", "--allow-empty", "-m", "first"], check=True, cwd=tmp_path)
+    head = subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True, cwd=tmp_path).stdout.strip()
     assert make_manifest(make_recipe(), {})["git"] == {"commit": head, "dirty": False}
     (tmp_path / "new.txt").write_text("x")
     assert make_manifest(make_recipe(), {})["git"] == {"commit": head, "dirty": True}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mulligan.config import Recipe, parse_recipe
 from mulligan.errors import GraderError
-from mulligan.train import _check_grader, _finished, problems_of_step, rollout_metrics
+from mulligan.train import NEW_STATE, _check_grader, _finished, problems_of_step, rollout_metrics
 from mulligan.types import Group, Problem
 
 PROBLEMS = [problem(i) for i in range(10)]
@@ -93,20 +93,32 @@ def test_rollout_metrics_of_nothing_trainable():
 # --------------------------------------------------------------------------------------------------------------------- grader
 
 
-@pytest.mark.parametrize(("allowed", "stops"), [(0.0, True), (0.24, True), (0.25, False), (1.0, False)])
+@pytest.mark.parametrize(("allowed", "stops"), [(0.0, True), (0.009, True), (0.01, False), (1.0, False)])
 def test_a_broken_grader_stops_the_run(allowed: float, stops: bool):
-    groups = [group(0, "c", "w c"), group(1, "u")]
+    """The share is of at least 100 verdicts: one failure among four is 1 %."""
+    groups, state = [group(0, "c", "w c"), group(1, "u")], dict(NEW_STATE)
     settings = recipe(grader={"max_failure_rate": allowed})
     if not stops:
-        _check_grader(groups, settings, 7)
+        _check_grader(state, groups, settings, 7)
+        assert (state["graded"], state["ungradable"]) == (4, 1)
         return
-    with pytest.raises(GraderError, match=r"step 7: the grader failed on 25\.0% of the attempts \(the first: late\); mend it or raise grader\.max_failure_rate"):
-        _check_grader(groups, settings, 7)
+    message = r"step 7: the grader failed on 1 of 4 attempts so far \(now with: late\); mend it or raise grader\.max_failure_rate"
+    with pytest.raises(GraderError, match=message):
+        _check_grader(state, groups, settings, 7)
+
+
+def test_failures_of_the_grader_are_counted_over_the_run():
+    state, settings = dict(NEW_STATE), recipe(grader={"max_failure_rate": 0.01})
+    _check_grader(state, [group(0, "u")], settings, 0)
+    for step in range(1, 5):
+        _check_grader(state, [group(0, "w n t")], settings, step)
+    with pytest.raises(GraderError, match=r"failed on 2 of 14 attempts so far"):
+        _check_grader(state, [group(1, "u")], settings, 5)
 
 
 def test_a_sound_grader_does_not():
-    _check_grader([group(0, "w n t")], recipe(grader={"max_failure_rate": 0.0}), 0)
-    _check_grader([], recipe(grader={"max_failure_rate": 0.0}), 0)
+    _check_grader(dict(NEW_STATE), [group(0, "w n t")], recipe(grader={"max_failure_rate": 0.0}), 0)
+    _check_grader(dict(NEW_STATE), [], recipe(grader={"max_failure_rate": 0.0}), 0)
 
 
 # ------------------------------------------------------------------------------------------------------------------------ end

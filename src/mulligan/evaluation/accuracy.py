@@ -95,6 +95,8 @@ class Evaluation:
     tokens_per_sample: Interval | None
     ungradable: Mapping[str, int]
     errors: Mapping[str, int]
+    starved: Mapping[str, int]
+    """Dialogues that the token cap ended with attempts left: they count as unsolved."""
     warnings: tuple[str, ...]
     solved: Mapping[int, Values] = field(repr=False)
     """k -> `_P`: 1 solved, 0 not, NaN ungradable."""
@@ -129,6 +131,7 @@ class Evaluation:
             "tokens_per_sample": self.tokens_per_sample.to_json() if self.tokens_per_sample else None,
             "ungradable": dict(self.ungradable),
             "errors": dict(self.errors),
+            "starved": dict(self.starved),
             "warnings": list(self.warnings),
         }
 
@@ -163,11 +166,11 @@ def evaluate(
         on_done: called once per finished dialogue.
 
     Raises:
-        ConfigError: a budget below 1, samples below 0, samples drawn greedily.
+        ConfigError: a budget below 1, samples below 0, samples drawn greedily, top_p of 0.
         DataError: no problems.
         GraderError: not one dialogue could be graded with some number of attempts.
     """
-    budgets = _checked_settings(attempts, samples, temperature, sample_temperature)
+    budgets = _checked_settings(attempts, samples, temperature, sample_temperature, top_p)
     chosen, source, set_aside = _unpack(problems, name)
     largest = budgets[-1]
 
@@ -189,7 +192,7 @@ def evaluate(
     used = {k: np.array([float(min(len(r.attempts), k)) for r in rollouts[k]]) for k in budgets}
     faults = {
         kind: {**{str(k): sum(map(test, rollouts[k])) for k in dialogues}, "samples": sum(test(r) for g in drawn for r in g.rollouts)}
-        for kind, test in (("ungradable", lambda r: r.ungradable), ("errors", lambda r: r.error is not None))
+        for kind, test in (("ungradable", lambda r: r.ungradable), ("errors", lambda r: r.error is not None), ("starved", _starved))
     }
     return Evaluation(
         name=name,
@@ -212,6 +215,7 @@ def evaluate(
         tokens_per_sample=bootstrap_mean([np.mean([r.num_sampled for r in g.rollouts]) for g in drawn], bounds=None) if drawn else None,
         ungradable=faults["ungradable"],
         errors=faults["errors"],
+        starved=faults["starved"],
         warnings=tuple(_warnings(name, accuracy, samples, largest, faults)),
         solved=solved,
         passed=passed,
@@ -234,7 +238,7 @@ def compare_accuracy(a: Evaluation, b: Evaluation) -> dict[int, Interval]:
     return {k: d for k in shared if (d := _paired(a.solved[k][rows_a], b.solved[k][rows_b])) is not None}
 
 
-def _checked_settings(attempts: Sequence[int], samples: int, temperature: float, sample_temperature: float) -> tuple[int, ...]:
+def _checked_settings(attempts: Sequence[int], samples: int, temperature: float, sample_temperature: float, top_p: float) -> tuple[int, ...]:
     faults = []
     if not attempts:
         faults.append("attempts: no number of attempts to evaluate with; write e.g. '1-5'")
@@ -246,6 +250,8 @@ def _checked_settings(attempts: Sequence[int], samples: int, temperature: float,
         faults.append(f"temperature = {temperature}: give 0 (greedy) or more")
     if samples > 0 and sample_temperature <= 0:
         faults.append(f"sample_temperature = {sample_temperature}: greedy samples are all alike and say nothing of pass@k; set it above 0")
+    if not 0 < top_p <= 1:
+        faults.append(f"top_p = {top_p}: give a probability above 0, and 1 for the whole distribution")
     if faults:
         raise ConfigError(faults)
     return tuple(sorted(set(attempts)))
@@ -260,6 +266,11 @@ def _unpack(problems: ProblemSet | Sequence[Problem], name: str) -> tuple[tuple[
         rest = f" ({set_aside} were set aside because their gold answer could not be graded)" if set_aside else ""
         raise DataError(f"{name}: no problems to evaluate{rest}; choose a source that has some")
     return chosen, source, set_aside
+
+
+def _starved(rollout: Rollout) -> bool:
+    """Whether the dialogue's token cap, or the context, took attempts away that the budget allowed."""
+    return rollout.truncated and not rollout.solved and (rollout.cut or len(rollout.attempts) < rollout.budget)
 
 
 def _solved_within(rollout: Rollout, k: int) -> float:
@@ -313,6 +324,11 @@ def _warnings(name: str, accuracy: Mapping[int, Interval], samples: int, largest
         )
     if count := sum(faults["errors"].values()):
         found.append(f"{name}: {count} dialogues broke and count as unsolved; see column error of the dialogues (often: too long for the context)")
+    if count := sum(faults["starved"].values()):
+        found.append(
+            f"{name}: {count} dialogues were ended by the token cap with attempts left and count as unsolved: raise protocol.max_dialogue_tokens "
+            "(up to the model's context), or lower protocol.max_attempt_tokens"
+        )
     return found
 
 

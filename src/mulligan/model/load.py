@@ -45,8 +45,7 @@ def load_policy(config: ModelConfig, *, seed: int = 0, folder: Path | None = Non
     where = locate(path, config.revision)
     model = _load_model(path, where)
     tokenizer = load_tokenizer(config.tokenizer) if config.tokenizer else load_tokenizer(path, config.revision)
-    device = config.device if config.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
-    model.to(device)  # type: ignore[arg-type]
+    model.to(resolve_device(config.device))  # type: ignore[arg-type]
     model.eval()  # dropout off, in training as well: the sampler and the learner must be the same distribution
     if config.gradient_checkpointing:
         checkpoint_layers(model)
@@ -55,6 +54,20 @@ def load_policy(config: ModelConfig, *, seed: int = 0, folder: Path | None = Non
     policy = Policy(model=model, tokenizer=tokenizer, source=config.path, autocast=autocast)
     probe(policy)
     return policy
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto` (a GPU if there is one), or any device that this torch has.
+
+    Raises:
+        ModelError: no such device here.
+    """
+    try:
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ModelError(f"model.device = {name!r} is not available here: {_first_line(error)}") from error
+    return device
 
 
 def locate(path: str, revision: str | None = None) -> dict[str, Any]:
@@ -160,6 +173,8 @@ class ModelShape:
     vocabulary: int
     cache_per_token: int
     """Numbers that the KV cache keeps per token, over all layers."""
+    activations_per_token: int
+    """Numbers that a training pass keeps per token for its backward pass, over all layers (roughly)."""
 
 
 def context_and_parameters(config: ModelConfig) -> ModelShape:
@@ -189,6 +204,8 @@ def context_and_parameters(config: ModelConfig) -> ModelShape:
         context=int(getattr(text, "max_position_embeddings", None) or 1 << 30),
         vocabulary=text.vocab_size,
         cache_per_token=2 * text.num_hidden_layers * heads * head_size,
+        # Per layer: norms, queries to outputs, residuals, and gate, up, activation and product of the feed-forward.
+        activations_per_token=text.num_hidden_layers * (10 * text.hidden_size + 4 * (getattr(text, "intermediate_size", None) or 4 * text.hidden_size)),
     )
 
 

@@ -31,6 +31,8 @@ class LocalDialogue:
         self.key = key
         self.params = params
         self.row: int | None = None
+        self.prompt: tuple[int, ...] = ()
+        """The tokens that it began with."""
         self.cached = 0
         """Tokens whose keys and values are in the cache row."""
         self.unread: list[int] = []
@@ -44,6 +46,8 @@ class LocalDialogue:
         self.unread.extend(new_ids)
         if not self.unread or max_tokens < 1:
             raise ValueError("an attempt needs at least one token to read and room for one to draw")
+        if not self.cached and self.row is None:
+            self.prompt = tuple(self.unread)
         self.token_ids: list[int] = []
         self.logprobs: list[float] = []
         self.full_logprobs: list[float] = []
@@ -189,11 +193,21 @@ class LocalSampler:
                 self._rows[row], last.row = last, row
 
     def _admit(self) -> None:
-        """Give free rows to waiting dialogues, first come first served."""
+        """Give free rows to waiting dialogues, first come first served. One whose prompt stands in another row already (a group
+        larger than the rows that were free) takes it from there and reads only its last token, whose logits it needs."""
+        if not self._waiting or len(self._rows) >= self.max_rows:
+            return
+        readers = {d.prompt: d for d in self._rows if d.cached >= len(d.prompt)}
         while self._waiting and len(self._rows) < self.max_rows:
             dialogue = self._waiting.pop(0)
             dialogue.row = len(self._rows)
             self._rows.append(dialogue)
+            reader = readers.get(dialogue.prompt)
+            if reader is not None and len(dialogue.prompt) > 1:
+                self._cache.reserve(len(self._rows), 0)
+                dialogue.cached = len(dialogue.prompt) - 1
+                dialogue.unread = [dialogue.prompt[-1]]
+                self._cache.copy(reader.row, [dialogue.row], dialogue.cached)  # type: ignore[arg-type]
 
     def _select(self) -> tuple[list[LocalDialogue], dict[int, list[LocalDialogue]]]:
         """The rows of this pass, and who follows whom: dialogues that begin with the same prompt let the first one read it."""
