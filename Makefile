@@ -17,7 +17,7 @@ RUNTIME := $(VENV)/.installed-runtime
 DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev quickstart test lint ci bench constraints clean
+.PHONY: help install dev quickstart test lint ci constraints clean
 
 help:
 	@sed -n '2,6s/^# *//p' Makefile
@@ -56,9 +56,6 @@ lint: $(DEV)
 
 ci: lint
 	$(MAKE) test
-
-bench: $(DEV)
-	@for script in benchmarks/*.py; do [ -e "$$script" ] || continue; echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
 
 # Pin what is installed now. The build tag of torch (+cpu, +cu...) is left out: each machine takes the build that it has.
 constraints: $(DEV)
