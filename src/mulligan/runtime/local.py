@@ -65,7 +65,6 @@ class LocalWorkers:
         )
 
     def update(self, groups: Sequence[Group], *, step: int, lr_scale: float) -> tuple[dict[str, float], list[np.ndarray]]:
-        self.player.sampler.release()  # the update needs the memory
         experience = make_experience(groups, self.learner, self.recipe)
         metrics = self.learner.update(experience.sequences, step=step, lr_scale=lr_scale)
         return experience.metrics | metrics, experience.advantages

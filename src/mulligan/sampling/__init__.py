@@ -64,7 +64,3 @@ class Sampler(Protocol):
     def open(self, *, key: int, params: SamplingParams) -> Dialogue:
         """Open a dialogue whose every draw is a function of the 64-bit `key`, the position and the logits alone."""
         ...
-
-    def release(self) -> None:
-        """Close every dialogue and give back the memory of what was cached: before an update, or after a batch was abandoned."""
-        ...
