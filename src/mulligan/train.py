@@ -111,13 +111,14 @@ def _warm_up_step(recipe: Recipe, workers: Workers, problems: Sequence[Problem],
 def _check_grader(state: dict[str, Any], groups: Sequence[Group], recipe: Recipe, step: int) -> None:
     """Count the verdicts that are failures of the grader itself, and stop a run that has too many.
 
-    The share is of all verdicts of the run, and of at least 100: a single failure in a small first step is no reason to stop.
+    The share is of all verdicts of the run so far. A single failure is not a share yet, unless none is allowed.
     """
     attempts = [a for g in groups for r in g.rollouts for a in r.attempts]
     failed = [a.verdict.reason for a in attempts if a.outcome is Outcome.UNGRADABLE]
     state["graded"] += len(attempts)
     state["ungradable"] += len(failed)
-    if failed and state["ungradable"] > recipe.grader.max_failure_rate * max(state["graded"], 100):
+    allowed = recipe.grader.max_failure_rate
+    if failed and state["ungradable"] > max(allowed * state["graded"], 1 if allowed else 0):
         raise GraderError(
             f"step {step}: the grader failed on {state['ungradable']} of {state['graded']} attempts so far (now with: {failed[0]}); "
             "mend it or raise grader.max_failure_rate"

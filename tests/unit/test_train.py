@@ -93,9 +93,9 @@ def test_rollout_metrics_of_nothing_trainable():
 # --------------------------------------------------------------------------------------------------------------------- grader
 
 
-@pytest.mark.parametrize(("allowed", "stops"), [(0.0, True), (0.009, True), (0.01, False), (1.0, False)])
+@pytest.mark.parametrize(("allowed", "stops"), [(0.0, True), (0.01, False), (1.0, False)])
 def test_a_broken_grader_stops_the_run(allowed: float, stops: bool):
-    """The share is of at least 100 verdicts: one failure among four is 1 %."""
+    """One failure is not a share yet, unless none is allowed."""
     groups, state = [group(0, "c", "w c"), group(1, "u")], dict(NEW_STATE)
     settings = recipe(grader={"max_failure_rate": allowed})
     if not stops:
