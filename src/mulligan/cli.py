@@ -226,7 +226,7 @@ def evaluate(
             evaluations.append(done)
             console.print(evaluation_table(done))
             write_evaluation(out, evaluations, model=model)
-            write_set_aside(out, sets)
+        write_set_aside(out, sets)
     finally:
         player.grader.close()
     print(f"written: {out / 'eval.json'}")
@@ -247,8 +247,9 @@ def _eval_recipe(model: str, recipe: Path | None, problems: list[str] | None, ov
         table = dump_recipe(load_recipe(recipe)) if recipe else {"name": "eval", "problems": {"train": (problems or [""])[0]}}
         path = model
     named = table.get("model", {})
-    # A run's model has its tokenizer beside it; a recipe may name one for a model that has none, or none with a template.
-    tokenizer, revision = (named.get("tokenizer"), named.get("revision") if named.get("path") == path else None) if recipe else (None, None)
+    # A revision is the named model's alone. A tokenizer stands beside a run's model; otherwise the recipe may have to name one.
+    revision = named.get("revision") if named.get("path") == path else None
+    tokenizer = named.get("tokenizer") if recipe else None
     table["model"] = {**named, "path": path, "tokenizer": tokenizer, "revision": revision}
     faults = apply_overrides(table, overrides)
     _lift_training_limits(table)

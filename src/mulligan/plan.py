@@ -189,13 +189,15 @@ def check_feedback(protocol: Protocol, problems: ProblemSet, grader: Grader) -> 
 
 def write_set_aside(folder: Path, sets: Sequence[ProblemSet]) -> None:
     """List the problems that are not used in `set_aside.jsonl`: source, id, question, gold answer, reason. No file if there are none."""
+    path = folder / "set_aside.jsonl"
+    path.unlink(missing_ok=True)
     rows = [
         {"source": s.source, "id": one.problem.id, "question": one.problem.question, "answer": one.problem.answer, "reason": one.reason}
         for s in sets
         for one in s.set_aside
     ]
     if rows:
-        (folder / "set_aside.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def check_dialogues(path: str, chat: Chat, limit: int) -> None:

@@ -313,7 +313,8 @@ def write_results(out: Path, summary: dict[str, Any], console: Console) -> None:
     console.print()
     for sentence in sentences:
         console.print(sentence, highlight=False)
-    console.print(f"\n{summary['seconds']:.0f} s in all. Plot: {png}  Figures: {out / 'summary.json'}", highlight=False, soft_wrap=True)
+    span = "since it went on" if summary["resumed"] else "in all"
+    console.print(f"\n{summary['seconds']:.0f} s {span}. Plot: {png}  Figures: {out / 'summary.json'}", highlight=False, soft_wrap=True)
 
 
 def _readings_panel(arms: dict[str, Any]) -> Panel:

@@ -4,6 +4,7 @@
 
     RUN/recipe.json            the resolved recipe
     RUN/manifest.json          versions, machine, seed, commit, data hashes, command, and every time it was resumed
+    RUN/set_aside.jsonl        problems that are not used, and why, if there are any
     RUN/metrics.jsonl          one object a line, in order of steps
     RUN/rollouts/step_*.parquet
     RUN/checkpoints/step_*     see checkpoint.py

@@ -43,7 +43,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, display: Display |
     write_set_aside(run.path, [plan.train_set, *plan.eval_sets])
     display.announce(plan, run.path)
     workers = LocalWorkers(recipe, run.path, on_done=display.rollout_done)
-    state = NEW_STATE | (_restore(run, workers) if resume else {})
+    state = _restore(run, workers) if resume else dict(NEW_STATE)
     warmup_steps, began = recipe.warmup.steps, time.monotonic() - state["seconds"]
 
     with closing(workers), display.running(recipe, state), run:
@@ -92,12 +92,12 @@ def _finished(recipe: Recipe, state: dict[str, Any]) -> bool:
 
 def _restore(run: RunFolder, workers: Workers) -> dict[str, Any]:
     """Load the newest whole checkpoint and drop what was logged after it; from the start where there is none yet."""
-    state = NEW_STATE
+    state = dict(NEW_STATE)
     path = checkpoint.latest(run.checkpoints)
     if path is not None:
         saved = checkpoint.load(path)
         workers.load_state_dict(saved["workers"])
-        state = saved["run"]
+        state |= saved["run"]
     run.truncate_after(state["step"], state["step"] - run.recipe.warmup.steps)
     return state
 

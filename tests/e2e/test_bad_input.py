@@ -222,7 +222,10 @@ def test_resuming_where_there_is_no_run(run: Callable[..., Result]) -> None:
 
 
 def test_evaluating_without_problems(run: Callable[..., Result]) -> None:
-    assert "give --problems SOURCE" in one_line(run("eval", model_folder(), "--out", "out"))
+    folder = model_folder()
+    assert "give --problems SOURCE" in one_line(run("eval", folder, "--out", "out"))
+    line = one_line(run("eval", folder, "--problems", "p.jsonl", "--problems", "p.jsonl", "--out", "out"))
+    assert line.endswith("--problems p.jsonl is given twice: drop one")
 
 
 def test_evaluating_with_no_attempts(run: Callable[..., Result]) -> None:

@@ -14,6 +14,7 @@ from tiny_runs import CountingDisplay, Killed, KillingDisplay, metrics_of, rollo
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mulligan.checkpoint import load
+from mulligan.cli import _eval_recipe, main
 from mulligan.config import dump_recipe, parse_recipe
 from mulligan.display import Display
 from mulligan.errors import ConfigError, GraderError, RunError
@@ -347,6 +348,34 @@ def test_a_warm_up_on_dialogues_of_ones_own(tmp_path: Path):
     assert tokenizer.convert_ids_to_tokens(out) == ["\\boxed{", "3", "}", "<end>"]
 
 
+# ----------------------------------------------------------------------------------------------------- evaluated from the command line
+
+
+def test_eval_of_a_run(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """What an honest table must say is printed, not only written."""
+    (tmp_path / "p.jsonl").write_text(json.dumps({"question": "guess 1 4", "answer": "2"}) + "\n" + json.dumps({"question": "guess 1 4", "answer": "x y"}) + "\n")
+    arguments = [str(finished), "--problems", f"{tmp_path / 'p.jsonl'}?grader=numeric", "--attempts", "1-6", "--samples", "2", "--one-pass"]
+    assert main(["eval", *arguments, "--out", str(tmp_path / "out"), "protocol.feedback=wrong {n}", "protocol.max_dialogue_tokens=12"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for part in ("One pass: one dialogue with the largest budget", "1 problems were set aside", "Warning: ", "were ended by the token cap with attempts left"):
+        assert part in said, part
+    table = json.loads((tmp_path / "out" / "eval.json").read_text())
+    (figures,) = table["problem_sets"].values()
+    assert figures["accuracy"].keys() == set("123456")
+    assert figures["pass_at_k"].keys() == set("12")
+    assert figures["starved"]["6"] == 1
+    (aside,) = [json.loads(line) for line in (tmp_path / "out" / "set_aside.jsonl").read_text().splitlines()]
+    assert "'x y' does not pass its own grader" in aside["reason"]
+
+
+def test_eval_takes_a_recipes_tokenizer_and_its_revision_for_its_own_model_alone(tmp_path: Path):
+    path = tmp_path / "r.toml"
+    path.write_text('[model]\npath = "org/base"\ntokenizer = "org/other"\nrevision = "abc"\n[problems]\ntrain = "builtin:guess"\n')
+    own, other = (_eval_recipe(model, path, None, []).model for model in ("org/base", "org/trained"))
+    assert (own.path, own.tokenizer, own.revision) == ("org/base", "org/other", "abc")
+    assert (other.path, other.tokenizer, other.revision) == ("org/trained", "org/other", None)
+
+
 # ---------------------------------------------------------------------------------------------------------------- what goes wrong
 
 
@@ -363,6 +392,8 @@ def test_a_broken_grader_stops_the_run(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(GraderError, match=r"step 0: the grader failed on .* attempts so far .*LookupError: no such table"):
         train(recipe, tmp_path / "r", display=QUIET)
     assert not (tmp_path / "r" / "model").exists()
+    (rows,) = rollouts_of(tmp_path / "r").values()
+    assert any("LookupError: no such table" in (a["reason"] or "") for row in rows for a in row["attempts"]), "the evidence stays"
 
 
 def test_a_broken_grader_within_the_limit_teaches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

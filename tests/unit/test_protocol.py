@@ -55,6 +55,18 @@ def test_every_unknown_field_is_named_with_the_known_ones():
     assert "did you mean 'verdict and attempts left'?" in mode
 
 
+def test_the_fields_that_only_a_verdict_brings():
+    own = make(feedback="{n}{s} {question} {attempt} {answer} {outcome} {reason}")
+    assert own.feedback_fields == set()
+    assert own.feedback(PROBLEM, [failed(answer="7")], 2).startswith("2s What is")
+    hinted = make(feedback="{hint} {n}")
+    assert hinted.feedback_fields == {"hint"}
+    hinted.check_feedback_fields({"hint": "higher"})
+    with pytest.raises(ConfigError, match=r"unknown field \{hint\}"):
+        hinted.check_feedback_fields({"bulls": "1"})
+    assert make(feedback="verdict").feedback_fields == set()
+
+
 def test_a_question_template_without_the_question_is_refused():
     with pytest.raises(ConfigError, match="never shows the question"):
         make(question="Solve it.")

@@ -107,6 +107,17 @@ def test_a_broken_grader_stops_the_run(allowed: float, stops: bool):
         _check_grader(state, groups, settings, 7)
 
 
+@pytest.mark.parametrize(("allowed", "stops"), [(0.24, True), (0.25, False)])
+def test_the_limit_is_a_share(allowed: float, stops: bool):
+    """Two of eight."""
+    groups, settings = [group(0, "c", "w c", "w n t"), group(1, "u", "u")], recipe(grader={"max_failure_rate": allowed})
+    if not stops:
+        _check_grader(dict(NEW_STATE), groups, settings, 0)
+        return
+    with pytest.raises(GraderError, match="failed on 2 of 8 attempts so far"):
+        _check_grader(dict(NEW_STATE), groups, settings, 0)
+
+
 def test_failures_of_the_grader_are_counted_over_the_run():
     state, settings = dict(NEW_STATE), recipe(grader={"max_failure_rate": 0.01})
     _check_grader(state, [group(0, "u")], settings, 0)

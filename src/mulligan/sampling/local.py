@@ -216,7 +216,7 @@ class LocalSampler:
         leaders: dict[tuple[int, ...], int] = {}
         budget = self.prefill_tokens
         for dialogue in self._rows:
-            prompt = tuple(dialogue.unread) if dialogue.cached == 0 else None
+            prompt = dialogue.prompt if dialogue.cached == 0 else None
             if prompt is not None:
                 if prompt in leaders:
                     followers.setdefault(leaders[prompt], []).append(dialogue)
