@@ -3,12 +3,14 @@
 #   make test           the test-suite (MULLIGAN_DATA=folder of benchmark files: also the tests that read them)
 #   make lint           ruff, types, layers
 #   make ci             lint, then test
+#   make bench          measure beside TRL, transformers and vLLM; tables in runs/bench (BENCH_FLAGS='--only sampling --vllm-python ...')
 # PYTHON=python3.12 chooses the interpreter (3.11 or newer), PIP_FLAGS=... adds options to every `pip install`.
 
 PYTHON ?= python3
 PIP_FLAGS ?=
 OUT ?= runs/quickstart
 PYTEST_FLAGS ?=
+BENCH_FLAGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,10 +19,10 @@ RUNTIME := $(VENV)/.installed-runtime
 DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev quickstart test lint ci constraints clean
+.PHONY: help install dev quickstart test lint ci bench constraints clean
 
 help:
-	@sed -n '2,6s/^# *//p' Makefile
+	@sed -n '2,7s/^# *//p' Makefile
 
 install: $(RUNTIME)
 
@@ -56,6 +58,9 @@ lint: $(DEV)
 
 ci: lint
 	$(MAKE) test
+
+bench: $(DEV)
+	$(BIN)/python -m benchmarks --out runs/bench $(BENCH_FLAGS)
 
 # Pin what is installed now. The build tag of torch (+cpu, +cu...) is left out: each machine takes the build that it has.
 constraints: $(DEV)

@@ -15,6 +15,7 @@ from mulligan.config import EvalConfig, Recipe
 from mulligan.errors import ConfigError, ContextOverflow, DataError, MulliganError
 from mulligan.evaluation import Evaluation, evaluate, parse_attempts, write_evaluation
 from mulligan.grading import Grader, make_grader
+from mulligan.learning.logits import CHUNK_ELEMENTS
 from mulligan.model import context_and_parameters, load_tokenizer, resolve_device
 from mulligan.model.tiny import tiny_tokenizer
 from mulligan.protocol import Protocol
@@ -73,12 +74,13 @@ class Plan:
 
     @property
     def memory_bytes(self) -> int:
-        """Estimate of a run's memory: float32 weights, gradients and Adam's two moments, critic and reference, one pass's logits
-        (three copies) and activations, and the cache of all rows. Upper estimates: every dialogue at its token cap, every pass full."""
+        """Estimate of a run's memory: float32 weights, their copy packed for the sampler, gradients and Adam's two moments, critic and
+        reference, one chunk of logits (four copies) and one pass's activations, and the cache of all rows. Upper estimates: every
+        dialogue at its token cap, every pass full."""
         recipe = self.recipe
-        copies = 4 + (4 if recipe.advantage.name == "gae" and recipe.critic.kind == "separate" else 0) + (1 if recipe.loss.kl > 0 else 0)
+        copies = 5 + (4 if recipe.advantage.name == "gae" and recipe.critic.kind == "separate" else 0) + (1 if recipe.loss.kl > 0 else 0)
         shape = context_and_parameters(recipe.model)
-        logits = 3 * recipe.train.micro_batch_tokens * shape.vocabulary
+        logits = 4 * min(recipe.train.micro_batch_tokens * shape.vocabulary, max(CHUNK_ELEMENTS, shape.vocabulary))
         rows = min(recipe.sampling.max_rows, recipe.train.problems_per_step * recipe.train.group_size)
         cache = rows * recipe.protocol.max_dialogue_tokens * shape.cache_per_token
         activations = recipe.train.micro_batch_tokens * shape.activations_per_token // (8 if recipe.model.gradient_checkpointing else 1)

@@ -1,7 +1,8 @@
 """From rollouts to packed micro-batches: flat token rows, and per-action-token tensors that line up with the logits asked for.
 
 Only sampled tokens ("actions") get logits. Action token i stands at position p_i of its sequence and is predicted by the logits
-at p_i - 1; `index` holds that position within the packed row.
+at p_i - 1; `index` holds that position within the packed row. What sequences have in common at their beginning (the prompt of a
+group, a failed attempt shared by two) is packed, and read, once.
 """
 
 from __future__ import annotations
@@ -42,12 +43,16 @@ class TrainSequence:
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """One packed pass. T tokens in all, N actions."""
+    """One packed pass. T tokens in all, N actions, U positions that predict them."""
 
     ids_T: Tensor
     layout: PackedLayout
     index_N: Tensor
     """Positions of the packed row whose logits predict the actions."""
+    index_U: Tensor
+    """The same without repetition, ascending: at a position where dialogues part, several actions are predicted."""
+    row_N: Tensor
+    """Which of the U each action is predicted at."""
     targets_N: Tensor
     columns: dict[str, Tensor]
     """Each (N,), float32."""
@@ -63,28 +68,54 @@ class MicroBatch:
 
 
 def pack(sequences: Sequence[TrainSequence], micro_batch_tokens: int, device: torch.device | str = "cpu") -> Iterable[MicroBatch]:
-    """Cut sequences into packed micro-batches of at most `micro_batch_tokens` tokens, like lengths together.
+    """Cut sequences into packed micro-batches of at most `micro_batch_tokens` tokens, like beginnings and like lengths together.
 
     A single longer sequence forms a pass of its own; sequences without actions are left out. The order is a function of the
-    lengths alone, so that it is the same on every run.
+    sequences alone, so that it is the same on every run.
     """
-    order = sorted((i for i, s in enumerate(sequences) if s.num_actions), key=lambda i: (sequences[i].length, i))
-    start = 0
-    while start < len(order):
-        end, total = start, 0
-        while end < len(order) and (end == start or total + sequences[order[end]].length <= micro_batch_tokens):
-            total += sequences[order[end]].length
-            end += 1
-        yield _pack_one(sequences, order[start:end], device)
-        start = end
+    taken: list[int] = []
+    places: list[np.ndarray] = []
+    total = 0
+    for member in _order(sequences):
+        shared = _common(sequences[taken[-1]], sequences[member]) if taken else 0
+        new = sequences[member].length - shared
+        if taken and total + new > micro_batch_tokens:
+            yield _pack_one(sequences, taken, places, device)
+            taken, places, total = [], [], 0
+            shared, new = 0, sequences[member].length
+        before = places[-1][:shared] if shared else np.zeros(0, dtype=np.int64)
+        places.append(np.concatenate([before, np.arange(total, total + new)]))
+        taken.append(member)
+        total += new
+    if taken:
+        yield _pack_one(sequences, taken, places, device)
 
 
-def _pack_one(sequences: Sequence[TrainSequence], members: list[int], device: torch.device | str) -> MicroBatch:
+def _order(sequences: Sequence[TrainSequence]) -> list[int]:
+    """Sequences with actions: families of one prompt by the length of their longest, and within a family by their tokens, so
+    that each has the longest possible beginning in common with its neighbour."""
+    families: dict[tuple[int, ...], list[int]] = {}
+    for i, sequence in enumerate(sequences):
+        if sequence.num_actions:
+            families.setdefault(tuple(sequence.token_ids[: int(sequence.actions[0])]), []).append(i)
+    ordered = sorted(families.values(), key=lambda family: (max(sequences[i].length for i in family), family[0]))
+    return [i for family in ordered for i in sorted(family, key=lambda i: (tuple(sequences[i].token_ids[: sequences[i].length]), i))]
+
+
+def _common(one: TrainSequence, other: TrainSequence) -> int:
+    """Tokens that two sequences have in common at their beginning, of those that are read."""
+    length = min(one.length, other.length)
+    differ = np.flatnonzero(np.asarray(one.token_ids[:length]) != np.asarray(other.token_ids[:length]))
+    return int(differ[0]) if len(differ) else length
+
+
+def _pack_one(sequences: Sequence[TrainSequence], members: list[int], places: list[np.ndarray], device: torch.device | str) -> MicroBatch:
     chosen = [sequences[i] for i in members]
-    lengths = [s.length for s in chosen]
-    offsets = np.cumsum([0, *lengths[:-1]])
-    ids = np.concatenate([np.asarray(s.token_ids[: s.length], dtype=np.int64) for s in chosen])
-    actions = np.concatenate([s.actions + offset for s, offset in zip(chosen, offsets, strict=True)])
+    ids = np.zeros(int(max(p[-1] for p in places)) + 1, dtype=np.int64)
+    for sequence, place in zip(chosen, places, strict=True):
+        ids[place] = sequence.token_ids[: sequence.length]
+    index = np.concatenate([place[s.actions - 1] for s, place in zip(chosen, places, strict=True)])
+    unique, row = np.unique(index, return_inverse=True)
     columns = {
         name: torch.from_numpy(np.concatenate([np.asarray(s.columns[name], dtype=np.float32) for s in chosen])).to(device) for name in chosen[0].columns
     }
@@ -92,9 +123,11 @@ def _pack_one(sequences: Sequence[TrainSequence], members: list[int], device: to
         ids_T=torch.from_numpy(ids).to(device),
         # Positions are read up to the last action; its own position is needed as a target only, but a packed row of whole
         # sequences keeps lengths and positions plain.
-        layout=PackedLayout(lengths, device),
-        index_N=torch.from_numpy(actions - 1).to(device),
-        targets_N=torch.from_numpy(ids[actions]).to(device),
+        layout=PackedLayout([s.length for s in chosen], device, places=places),
+        index_N=torch.from_numpy(index).to(device),
+        index_U=torch.from_numpy(unique).to(device),
+        row_N=torch.from_numpy(row).to(device),
+        targets_N=torch.from_numpy(np.concatenate([np.asarray(s.token_ids)[s.actions] for s in chosen])).to(device),
         columns=columns,
         members=tuple(members),
         counts=tuple(s.num_actions for s in chosen),

@@ -34,11 +34,11 @@ def make_experience(groups: Sequence[Group], learner: Learner, recipe: Recipe) -
     rollouts = [r for g in groups for r in g.rollouts]
     plain = [TrainSequence.of(r.transcript) for r in rollouts]
     sampler = [np.asarray(r.transcript.logprobs, dtype=np.float32)[s.actions] for r, s in zip(rollouts, plain, strict=True)]
-    recompute = recipe.sampling.top_p < 1 or recipe.loss.importance_cap > 0
+    recompute = recipe.sampling.top_p < 1 or recipe.importance_cap > 0
     columns: dict[str, list[np.ndarray]] = {"sampler_logprobs": sampler, "old_logprobs": learner.logprobs(plain) if recompute else sampler}
 
     kl_penalty = None
-    metrics: dict[str, float] = {}
+    metrics: dict[str, float] = _importance_metrics(columns, recipe.importance_cap) if recipe.importance_cap else {}
     if learner.reference is not None:
         columns["ref_logprobs"] = learner.logprobs(plain, reference=True)
         differences = [old - ref for old, ref in zip(columns["old_logprobs"], columns["ref_logprobs"], strict=True)]
@@ -58,3 +58,17 @@ def make_experience(groups: Sequence[Group], learner: Learner, recipe: Recipe) -
         if r.trainable and s.num_actions
     ]
     return Experience(sequences, batch.advantages, metrics | batch.metrics)
+
+
+def _importance_metrics(columns: dict[str, list[np.ndarray]], cap: float) -> dict[str, float]:
+    """How far the sampler's policy is from the learner's: mean weight (1 if they agree) and share truncated, over all actions."""
+    log_ratios = np.concatenate([*(old - drawn for old, drawn in zip(columns["old_logprobs"], columns["sampler_logprobs"], strict=True)), np.zeros(0)])
+    if not len(log_ratios):
+        return {}
+    weights = np.exp(log_ratios)
+    return {
+        "importance/mean": float(np.minimum(weights, cap).mean()),
+        "importance/truncated_share": float((weights > cap).mean()),
+        "importance/drift_mean": float(np.abs(log_ratios).mean()),
+        "importance/kl": float(-log_ratios.mean()),
+    }

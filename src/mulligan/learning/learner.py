@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from mulligan.config import Recipe
 from mulligan.learning.batch import MicroBatch, TrainSequence, pack
-from mulligan.learning.losses import entropy_from_logits, importance_weights, kl_T, loss_weights, policy_loss, value_loss
+from mulligan.learning.logits import ActionLogprobs, action_logprobs, backward_by_chunk
+from mulligan.learning.losses import importance_weights, kl_T, loss_weights, policy_loss, value_loss
 from mulligan.learning.optimizer import CombinedOptimizer, make_optimizer
 from mulligan.model import Policy, make_critic, value_head
 
@@ -58,7 +59,7 @@ class Learner:
         """Log-probs of every action at the sampling temperature, per sequence (num_actions,), under the policy or the reference."""
         model = self.reference if reference else self.policy
         assert model is not None, "a reference was asked for and none is kept"
-        return self._per_action(sequences, lambda b: self._gather(model.logits(b.ids_T, b.layout, b.layout.position_ids, b.index_N), b)[0])
+        return self._per_action(sequences, lambda batch: self._logprobs(model, batch))
 
     @torch.no_grad()
     def values(self, sequences: Sequence[TrainSequence]) -> list[np.ndarray]:
@@ -71,18 +72,25 @@ class Learner:
             batch.scatter(function(batch), found)
         return found  # type: ignore[return-value]
 
-    def _gather(self, logits_NV: Tensor, batch: MicroBatch) -> tuple[Tensor, Tensor]:
-        """Log-probs (N,) of the actions under the tempered softmax, and the tempered logits (N, V)."""
-        scaled_NV = logits_NV if self.temperature == 1 else logits_NV / self.temperature
-        return scaled_NV.gather(-1, batch.targets_N[:, None]).squeeze(-1) - torch.logsumexp(scaled_NV, -1), scaled_NV
+    def _logprobs(self, model: Policy, batch: MicroBatch) -> Tensor:
+        """Log-probs (N,) of a micro-batch's actions at the sampling temperature."""
+        logprobs_N = torch.empty(len(batch.targets_N), device=batch.targets_N.device)
+        hidden_UH = model.hidden(batch.ids_T, batch.layout, batch.layout.position_ids, batch.index_U)
+        for part in action_logprobs(model, batch, hidden_UH, self.temperature):
+            logprobs_N[part.actions] = part.logprobs
+        return logprobs_N
 
     def _values(self, batch: MicroBatch) -> Tensor:
         assert self.critic is not None, "values were asked for and there is no critic"
         if self.recipe.critic.kind == "separate":
             with torch.autocast(self.policy.device.type, dtype=self.policy.autocast, enabled=self.policy.autocast is not None):
                 return self.critic(batch.ids_T, batch.layout, batch.layout.position_ids, batch.index_N)
-        _, hidden = self.policy.logits_and_hidden(batch.ids_T, batch.layout, batch.layout.position_ids, batch.index_N)
-        return self.critic(hidden).squeeze(-1)
+        hidden_UH = self.policy.hidden(batch.ids_T, batch.layout, batch.layout.position_ids, batch.index_U)
+        return self._values_from(hidden_UH, batch)
+
+    def _values_from(self, hidden_UH: Tensor, batch: MicroBatch) -> Tensor:
+        assert self.critic is not None
+        return self.critic(hidden_UH.float()).squeeze(-1)[batch.row_N]
 
     # ---------------------------------------------------------------------------------------------------- updating
 
@@ -113,9 +121,7 @@ class Learner:
                 total_dialogues=len(sequences),
                 max_tokens=self.recipe.protocol.max_dialogue_tokens,
             ).to(self.policy.device)
-            loss = self._loss(batch, weights_N, totals, measure_drift)
-            loss.backward()
-            totals["loss"] += float(loss.detach())
+            self._backward(batch, weights_N, totals, measure_drift)
         self._step_optimizers(step, lr_scale, totals)
 
     def _has_gradient(self, sequence: TrainSequence) -> bool:
@@ -124,34 +130,44 @@ class Learner:
         always = self.critic is not None or loss.entropy > 0 or (loss.kl > 0 and not loss.kl_in_reward)
         return always or bool(np.any(sequence.columns["advantages"]))
 
-    def _loss(self, batch: MicroBatch, weights_N: Tensor, totals: dict[str, float], measure_drift: bool) -> Tensor:
-        config, columns = self.recipe.loss, batch.columns
-        on_policy_head = self.critic is not None and self.recipe.critic.kind == "head"
-        passed = (batch.ids_T, batch.layout, batch.layout.position_ids, batch.index_N)
-        hidden = None
-        if on_policy_head:
-            logits_NV, hidden = self.policy.logits_and_hidden(*passed)
-        else:
-            logits_NV = self.policy.logits(*passed)
-        logprobs_N, scaled_NV = self._gather(logits_NV, batch)
+    def _backward(self, batch: MicroBatch, weights_N: Tensor, totals: dict[str, float], measure_drift: bool) -> None:
+        """Add the gradients of one micro-batch: the policy's loss chunk by chunk of the output layer, the critic's beside it."""
+        hidden_UH = self.policy.hidden(batch.ids_T, batch.layout, batch.layout.position_ids, batch.index_U)
+
+        def loss(part: ActionLogprobs) -> Tensor:
+            terms = self._policy_terms(part, batch, totals, measure_drift)
+            value = (terms * weights_N[part.actions]).sum()
+            totals["loss"] += float(value.detach())
+            return value
+
+        def value_of(values_N: Tensor) -> Tensor:
+            value_N = value_loss(values_N, batch.columns["old_values"], batch.columns["returns"], self.recipe.loss.value_clip)
+            value = self.recipe.loss.value * (value_N * weights_N).sum()
+            totals["value_loss"] += float(value_N.detach().sum())
+            totals["loss"] += float(value.detach())
+            return value
+
+        of_hidden = None
+        if self.critic is not None and self.recipe.critic.kind == "head":
+            of_hidden = lambda hidden_UH: value_of(self._values_from(hidden_UH, batch))  # noqa: E731
+        elif self.critic is not None:
+            value_of(self._values(batch)).backward()
+        backward_by_chunk(self.policy, batch, hidden_UH, self.temperature, loss, of_hidden)
+
+    def _policy_terms(self, part: ActionLogprobs, batch: MicroBatch, totals: dict[str, float], measure_drift: bool) -> Tensor:
+        """One term per action of a chunk: clipped surrogate, KL, entropy."""
+        config, columns = self.recipe.loss, {name: column[part.actions] for name, column in batch.columns.items()}
         old_N, sampler_N = columns["old_logprobs"], columns["sampler_logprobs"]
-        terms_N, clipped_N = policy_loss(logprobs_N, old_N, columns["advantages"], clip_low=config.clip_low, clip_high=config.clip_high)
-        terms_N = terms_N * importance_weights(old_N, sampler_N, config.importance_cap)
+        terms_N, clipped_N = policy_loss(part.logprobs, old_N, columns["advantages"], clip_low=config.clip_low, clip_high=config.clip_high)
+        terms_N = terms_N * importance_weights(old_N, sampler_N, self.recipe.importance_cap)
         if config.kl > 0 and not config.kl_in_reward:
-            kl_N = kl_T(logprobs_N, columns["ref_logprobs"], config.kl_estimator)
+            kl_N = kl_T(part.logprobs, columns["ref_logprobs"], config.kl_estimator)
             terms_N = terms_N + config.kl * kl_N
             totals["kl"] += float(kl_N.detach().sum())
-        with torch.set_grad_enabled(config.entropy > 0):
-            entropy_N = entropy_from_logits(scaled_NV)
         if config.entropy > 0:
-            terms_N = terms_N - config.entropy * entropy_N
-        if self.critic is not None:
-            values_N = self.critic(hidden).squeeze(-1) if on_policy_head else self._values(batch)
-            value_N = value_loss(values_N, columns["old_values"], columns["returns"], config.value_clip)
-            terms_N = terms_N + config.value * value_N
-            totals["value_loss"] += float(value_N.detach().sum())
-        self._measure(totals, logprobs_N.detach(), old_N, sampler_N, clipped_N, entropy_N.detach(), measure_drift)
-        return (terms_N * weights_N).sum()
+            terms_N = terms_N - config.entropy * part.entropy
+        self._measure(totals, part.logprobs.detach(), old_N, sampler_N, clipped_N, part.entropy.detach(), measure_drift)
+        return terms_N
 
     def _measure(self, totals: dict[str, float], new_N: Tensor, old_N: Tensor, sampler_N: Tensor, clipped_N: Tensor, entropy_N: Tensor, drift: bool) -> None:
         log_ratio_N = new_N - old_N
@@ -210,10 +226,15 @@ class Learner:
         num_tokens = sum(s.num_actions for s in sequences)
         total = 0.0
         for batch in pack(sequences, self.recipe.train.micro_batch_tokens, self.policy.device):
-            logits_NV = self.policy.logits(batch.ids_T, batch.layout, batch.layout.position_ids, batch.index_N)
-            loss = nn.functional.cross_entropy(logits_NV, batch.targets_N, reduction="sum") / num_tokens
-            loss.backward()
-            total += float(loss.detach())
+            hidden_UH = self.policy.hidden(batch.ids_T, batch.layout, batch.layout.position_ids, batch.index_U)
+            losses: list[Tensor] = []
+
+            def loss(part: ActionLogprobs, losses: list[Tensor] = losses) -> Tensor:
+                losses.append(-part.logprobs.sum() / num_tokens)
+                return losses[-1]
+
+            backward_by_chunk(self.policy, batch, hidden_UH, 1.0, loss)
+            total += float(sum(x.detach() for x in losses))
         norm = float(nn.utils.clip_grad_norm_(self.policy.model.parameters(), self.recipe.warmup.optimizer.grad_clip or math.inf))
         if math.isfinite(norm):
             optimizer.scale_lr(lr_scale)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from mulligan.model.attention import Layout, PackedLayout
 
@@ -41,16 +42,30 @@ class Policy:
             out = self.model(input_ids=ids_T.unsqueeze(0), position_ids=position_ids, use_cache=False, logits_to_keep=index, layout=layout)
         return out.logits[0].float()
 
-    def logits_and_hidden(self, ids_T: Tensor, layout: Layout, position_ids: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        """As `logits`, and the last hidden states at the same positions, (N, hidden): what a value head reads."""
-        head = self.model.get_output_embeddings()
-        seen: list[Tensor] = []
-        handle = head.register_forward_pre_hook(lambda _, args: seen.append(args[0]))  # type: ignore[union-attr]
+    @property
+    def vocabulary(self) -> int:
+        return int(self.model.get_output_embeddings().weight.shape[0])  # type: ignore[union-attr, operator]
+
+    def hidden(self, ids_T: Tensor, layout: Layout, position_ids: Tensor, index: Tensor) -> Tensor:
+        """One flat pass without the output layer: the last hidden states at the positions `index`, (N, hidden), in the precision of the pass."""
+        with torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
+            out = self.model.base_model(input_ids=ids_T.unsqueeze(0), position_ids=position_ids, use_cache=False, layout=layout)
+        return out.last_hidden_state[0, index]
+
+    def head(self, hidden_NH: Tensor) -> Tensor:
+        """Logits (N, V) in float32 from last hidden states: what the model does after its layers (output layer, caps, scales).
+
+        The model's own forward does it, with its layers stood in for by their result: architectures differ in what they add here.
+        """
+        body = self.model.base_model
+        found = BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=hidden_NH.unsqueeze(0))  # type: ignore[arg-type]
+        body.__dict__["forward"] = lambda *args, **kwargs: found
         try:
-            logits = self.logits(ids_T, layout, position_ids, index)
+            with torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
+                out = self.model(inputs_embeds=hidden_NH.unsqueeze(0), use_cache=False)
         finally:
-            handle.remove()
-        return logits, seen[0][0].float()
+            del body.__dict__["forward"]
+        return out.logits[0].float()
 
     def packed_logits(self, sequences: list[list[int]]) -> list[Tensor]:
         """Logits (len, V) at every position of each sequence, in one packed pass. For probes and tests."""

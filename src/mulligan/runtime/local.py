@@ -16,7 +16,7 @@ from mulligan.learning.batch import TrainSequence
 from mulligan.learning.experience import make_experience
 from mulligan.learning.learner import Learner
 from mulligan.learning.optimizer import CombinedOptimizer, make_optimizer
-from mulligan.model import Policy, load_policy
+from mulligan.model import Policy, Precision, load_policy
 from mulligan.protocol import Protocol
 from mulligan.rollout import Player
 from mulligan.sampling import SamplingParams
@@ -26,12 +26,13 @@ from mulligan.types import Group, Problem, Rollout, Transcript
 from mulligan.warmup import read_dialogues, scripted
 
 
-def make_player(recipe: Recipe, policy: Policy) -> Player:
-    """The player of a recipe's protocol for a policy: what evaluation needs, without a learner."""
+def make_player(recipe: Recipe, policy: Policy, *, precision: Precision = "exact") -> Player:
+    """The player of a recipe's protocol for a policy: what evaluation needs, without a learner. Raises ModelError where the policy cannot
+    be sampled in this precision."""
     extra = policy.model.generation_config.eos_token_id if policy.model.generation_config is not None else None
     ends = [] if extra is None else [extra] if isinstance(extra, int) else list(extra)
     chat = Chat(policy.tokenizer, extra_end_ids=ends)
-    sampler = LocalSampler(policy, max_rows=recipe.sampling.max_rows, prefill_tokens=recipe.sampling.prefill_tokens)
+    sampler = LocalSampler(policy, max_rows=recipe.sampling.max_rows, prefill_tokens=recipe.sampling.prefill_tokens, precision=precision)
     return Player(Protocol(recipe.protocol, recipe.attempts, recipe.reward), chat, make_grader(recipe.grader), sampler)
 
 
@@ -45,6 +46,9 @@ class LocalWorkers:
         self.on_done = on_done
         self.policy = load_policy(recipe.model, seed=recipe.seed, folder=folder / "initial_model")
         self.player = make_player(recipe, self.policy)
+        """Exact: for evaluation and demonstrations."""
+        exact = recipe.sampling.rollout_precision == "exact"
+        self.rollout_player = self.player if exact else make_player(recipe, self.policy, precision=recipe.sampling.rollout_precision)
         self.params = SamplingParams(recipe.sampling.temperature, recipe.sampling.top_p)
         # Made only once the warm-up is over: the KL is to the model as reinforcement learning finds it.
         self._learner: Learner | None = None
@@ -60,7 +64,7 @@ class LocalWorkers:
     # ------------------------------------------------------------------------------------------------------- a step
 
     def rollout(self, problems: Sequence[Problem], *, step: int) -> list[Group]:
-        return self.player.play(
+        return self.rollout_player.play(
             problems, seed=self.recipe.seed, step=step, group_size=self.recipe.train.group_size, params=self.params, on_done=self.on_done
         )
 
@@ -111,3 +115,4 @@ class LocalWorkers:
 
     def close(self) -> None:
         self.player.grader.close()
+        self.rollout_player.grader.close()

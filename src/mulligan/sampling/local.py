@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from mulligan.model import CachedLayout, KVCache, Policy
+from mulligan.model import CachedLayout, KVCache, PackedLinears, Policy, Precision
 from mulligan.sampling import Completion, SamplingParams, StopChecker
 from mulligan.sampling.draw import draw, keyed_uniforms
 from mulligan.types import StopReason
@@ -86,18 +86,21 @@ class LocalDialogue:
 
 
 class LocalSampler:
-    """Samples from `policy` without a copy of its weights.
+    """Samples from `policy`, whose weights it reads as they are now; on the processor, through packed copies of its linear layers.
 
     Args:
+        precision: "int8" samples in 8 bits: several times as fast, and from a slightly different policy (`model.packed`).
         max_rows: dialogues decoded at once; further ones wait.
-        prefill_tokens: prompt and feedback tokens read in one pass, at most (one longer prompt is still read whole).
+        prefill_tokens: prompt and feedback tokens read in one pass, at most (one longer prompt is still read whole). More bring no
+            speed once the activations of a layer no longer fit the processor's cache.
     """
 
-    def __init__(self, policy: Policy, *, max_rows: int = 64, prefill_tokens: int = 4096):
+    def __init__(self, policy: Policy, *, max_rows: int = 64, prefill_tokens: int = 1024, precision: Precision = "exact"):
         self.policy = policy
         self.max_rows = max_rows
         self.prefill_tokens = prefill_tokens
         self._cache = KVCache(max_rows)
+        self._linears = PackedLinears(policy, precision)
         self._reset()
 
     def _reset(self) -> None:
@@ -262,7 +265,8 @@ class LocalSampler:
         self._cache.reserve(len(self._rows), 0)
         layout = CachedLayout(self._cache, [d.row for d in rows], [d.cached for d in rows], counts, self.policy.device)  # type: ignore[misc]
         ids_T = torch.tensor([token for d in rows for token in d.unread], device=self.policy.device)
-        logits = self.policy.logits(ids_T, layout, layout.position_ids, layout.last_T)
+        with self._linears.in_use():
+            logits = self.policy.logits(ids_T, layout, layout.position_ids, layout.last_T)
         self.read_tokens += len(ids_T)
         for dialogue, count in zip(rows, counts, strict=True):
             dialogue.cached += count

@@ -1,0 +1,106 @@
+"""Log-probs and entropies of actions from the output layer, a chunk of positions at a time.
+
+The logits of a whole batch would be the largest tensor of an update by far (tokens x vocabulary). They are made for action tokens
+alone and live for one chunk only: its part of the loss is carried back to the hidden states before the next chunk is made.
+
+Legend: U positions whose logits are asked for, C those of one chunk, N actions (several may be predicted at one position, where
+dialogues share their beginning and part there), V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mulligan.learning.batch import MicroBatch
+from mulligan.learning.losses import entropy_from_logits
+from mulligan.model import Policy
+
+CHUNK_ELEMENTS = 1 << 25
+"""Most logits at a time: 128 MB in float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class ActionLogprobs:
+    """What the output layer says of some actions of a micro-batch."""
+
+    actions: Tensor
+    """Which of the micro-batch's actions these are, (n,)."""
+    logprobs: Tensor
+    """(n,), under the tempered softmax."""
+    entropy: Tensor
+    """(n,), of the distribution that each was drawn from, in nats."""
+
+
+def chunks(batch: MicroBatch, vocabulary: int) -> Iterator[tuple[slice, Tensor]]:
+    """Slices of the positions U, and the actions (n,) predicted there."""
+    size = max(CHUNK_ELEMENTS // vocabulary, 1)
+    order_N = torch.argsort(batch.row_N, stable=True)
+    sorted_N = batch.row_N[order_N]
+    for start in range(0, len(batch.index_U), size):
+        low, high = torch.searchsorted(sorted_N, torch.tensor([start, start + size], device=sorted_N.device)).tolist()
+        yield slice(start, start + size), order_N[low:high]
+
+
+def action_logprobs(policy: Policy, batch: MicroBatch, hidden_UH: Tensor, temperature: float) -> Iterator[ActionLogprobs]:
+    """Chunk by chunk, from the last hidden states at `batch.index_U`. Keep no chunk longer than its turn."""
+    for part, actions in chunks(batch, policy.vocabulary):
+        logits_CV = policy.head(hidden_UH[part])
+        rows = batch.row_N[actions] - part.start
+        logprobs, entropy_C = _LogprobsAndEntropy.apply(logits_CV, rows, batch.targets_N[actions], temperature)  # type: ignore[misc]
+        yield ActionLogprobs(actions, logprobs, entropy_C[rows])
+
+
+def backward_by_chunk(
+    policy: Policy,
+    batch: MicroBatch,
+    hidden_UH: Tensor,
+    temperature: float,
+    loss: Callable[[ActionLogprobs], Tensor],
+    hidden_loss: Callable[[Tensor], Tensor] | None = None,
+) -> None:
+    """Gradients of the sum of `loss` over the chunks, and of `hidden_loss` (a value head's), through the model that made `hidden_UH`."""
+    leaf_UH = hidden_UH.detach().requires_grad_()
+    if hidden_loss is not None:
+        hidden_loss(leaf_UH).backward()
+    for part in action_logprobs(policy, batch, leaf_UH, temperature):
+        loss(part).backward()
+    assert leaf_UH.grad is not None
+    hidden_UH.backward(leaf_UH.grad)
+
+
+class _LogprobsAndEntropy(torch.autograd.Function):
+    """Both from one softmax, with the gradient in closed form: autograd's own would pass over the logits twice as often."""
+
+    @staticmethod
+    def forward(ctx: Any, logits_CV: Tensor, rows_N: Tensor, targets_N: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        scaled_CV = logits_CV if temperature == 1 else logits_CV / temperature
+        top_C1 = scaled_CV.amax(-1, keepdim=True)
+        probs_CV = torch.sub(scaled_CV, top_C1).exp_()
+        mass_C1 = probs_CV.sum(-1, keepdim=True)
+        probs_CV.div_(mass_C1)
+        lse_C = (top_C1 + mass_C1.log()).squeeze(-1)
+        entropy_C = lse_C - torch.linalg.vecdot(probs_CV, scaled_CV)
+        if not bool(torch.isfinite(entropy_C).all()):  # a logit of -inf: 0 times it is not 0
+            entropy_C = entropy_from_logits(scaled_CV)
+        ctx.save_for_backward(probs_CV, scaled_CV, rows_N, targets_N, lse_C, entropy_C)
+        ctx.temperature = temperature
+        return scaled_CV[rows_N, targets_N] - lse_C[rows_N], entropy_C
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        probs_CV, scaled_CV, rows_N, targets_N, lse_C, entropy_C = ctx.saved_tensors
+        logprob_grad_N, entropy_grad_C = grads
+        pull_C = torch.zeros_like(lse_C).index_add_(0, rows_N, logprob_grad_N)
+        if bool(entropy_grad_C.any()):
+            # dH/dz = -p (log p + H), and log p = z - lse
+            grad_CV = (scaled_CV - (lse_C - entropy_C)[:, None]).mul_(-entropy_grad_C[:, None]).sub_(pull_C[:, None]).mul_(probs_CV)
+            grad_CV.masked_fill_(probs_CV == 0, 0.0)
+        else:
+            grad_CV = probs_CV * -pull_C[:, None]
+        grad_CV.index_put_((rows_N, targets_N), logprob_grad_N, accumulate=True)
+        return (grad_CV if ctx.temperature == 1 else grad_CV.div_(ctx.temperature)), None, None, None

@@ -1,0 +1,146 @@
+"""Linear layers laid out for the sampler: packed for oneDNN in full precision, or rounded to 8 bits.
+
+A sampler reads the same weights thousands of times between two updates. Their layout for training is not the one in which the
+processor multiplies fastest; packing them once per update costs one pass over them. Nothing here is seen by the learner: the
+model's modules get another `forward` for the length of a pass and have their own again after it.
+
+Legend: R rows (tokens of a pass), K inputs, N outputs of a layer.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mulligan.errors import ModelError
+from mulligan.model.policy import Policy
+
+Precision = Literal["exact", "int8"]
+
+_ROWS_HINT = 128
+"""Rows that the packed layout is chosen for; measured to be as fast from 16 to 2,000 rows as a layout of their own."""
+
+
+class PackedLinears:
+    """Packed copies of a policy's linear layers, renewed when its weights have changed.
+
+    `exact` is float32 on the processor through oneDNN's packed layout (the same sums in another order; elsewhere, and in other
+    precisions, the layers stay as they are). `int8` rounds the weights per output and the inputs per token to 8 bits: the
+    products are whole numbers, so that a token's result does not depend on what else is in the batch.
+
+    Raises:
+        ModelError: 8 bits on a device or in a precision that has no such products.
+    """
+
+    def __init__(self, policy: Policy, precision: Precision = "exact"):
+        self.policy, self.precision = policy, precision
+        self._made_of: tuple[object, ...] = ()
+        self._forwards: list[tuple[nn.Linear, Callable[[Tensor], Tensor]]] = []
+        if precision == "int8":
+            check_int8(policy.device, policy.model.dtype, policy.autocast)
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """The policy's linear layers compute through their packed copies until the block ends."""
+        self._renew()
+        for linear, forward in self._forwards:
+            linear.__dict__["forward"] = forward  # in the instance: shadows the class's, and costs no more than this
+        try:
+            yield
+        finally:
+            for linear, _ in self._forwards:
+                del linear.__dict__["forward"]
+
+    def _renew(self) -> None:
+        if self.policy.device.type != "cpu" or self.policy.autocast is not None or not _has_packing():
+            return
+        # A gated or foreign subclass of Linear, or one whose forward somebody else replaced, keeps its own way.
+        linears = [m for m in self.policy.model.modules() if type(m) is nn.Linear and m.weight.dtype == torch.float32 and "forward" not in m.__dict__]
+        made_of = (self.policy.version, *((m.weight.data_ptr(), m.weight._version) for m in linears))
+        if made_of == self._made_of:
+            return
+        self._forwards = []  # first, so that two copies never stand side by side
+        inputs = _QuantizedInput()
+        with torch.no_grad():
+            self._forwards = [(m, _Int8Linear(m, inputs) if self.precision == "int8" else _exact_linear(m)) for m in linears]
+        self._made_of = made_of
+
+
+def _exact_linear(linear: nn.Linear) -> Callable[[Tensor], Tensor]:
+    packed, bias = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), _ROWS_HINT), linear.bias
+    return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+
+
+class _QuantizedInput:
+    """The last input in 8 bits: layers that read the same tensor (queries, keys and values; gate and up) share the rounding."""
+
+    ZERO = 128
+
+    def __init__(self) -> None:
+        self._of: Tensor | None = None
+        self._found: tuple[Tensor, Tensor] | None = None
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x (..., K) -> unsigned bytes (..., K) around 128, and the scale of each token (..., 1)."""
+        if x is not self._of or self._found is None:
+            scale = x.abs().amax(-1, keepdim=True).clamp_(min=1e-12).div_(127.0)
+            # + 0.5, then cut: rounds to the nearest in the same pass that converts.
+            self._of, self._found = x, (torch.div(x, scale).add_(self.ZERO + 0.5).to(torch.uint8), scale)
+        return self._found
+
+
+class _Int8Linear:
+    def __init__(self, linear: nn.Linear, inputs: _QuantizedInput):
+        weight_NK = linear.weight.detach()
+        self.scale_N = weight_NK.abs().amax(1).clamp_(min=1e-12).div_(127.0)
+        self.zeros_N = torch.zeros(len(weight_NK), dtype=torch.int32)
+        self.packed = torch.ops.onednn.qlinear_prepack((weight_NK / self.scale_N[:, None]).round_().to(torch.int8), None)
+        self.bias, self.inputs = linear.bias, inputs
+
+    def __call__(self, x: Tensor) -> Tensor:
+        x_u8, scale = self.inputs(x)
+        out = torch.ops.onednn.qlinear_pointwise(
+            x_u8, 1.0, _QuantizedInput.ZERO, self.packed, self.scale_N, self.zeros_N, None, 1.0, 0, torch.float32, "none", [], ""
+        )
+        out.mul_(scale)
+        return out if self.bias is None else out.add_(self.bias)
+
+
+def check_int8(device: torch.device, dtype: torch.dtype, autocast: torch.dtype | None) -> None:
+    """Raise ModelError, in one sentence, where 8-bit rollouts cannot be had."""
+    fix = "set sampling.rollout_precision = 'exact'"
+    if device.type != "cpu":
+        raise ModelError(f"8-bit rollouts run on the processor alone, and this model is on {device.type}: {fix}")
+    if autocast is not None or dtype != torch.float32:
+        raise ModelError(f"8-bit rollouts start from float32 weights, and this model computes in {autocast or dtype}: {fix}")
+    if not _int8_is_exact():
+        raise ModelError(f"this processor, or this build of torch, has no exact 8-bit products (AVX-512 VNNI or better with oneDNN): {fix}")
+
+
+@functools.cache
+def _has_packing() -> bool:
+    try:
+        weight = torch.eye(4)
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight, 2)
+        return torch.equal(torch.ops.mkldnn._linear_pointwise(weight, packed, None, "none", [], ""), weight)
+    except (AttributeError, RuntimeError, NotImplementedError):  # a build without oneDNN
+        return False
+
+
+@functools.cache
+def _int8_is_exact() -> bool:
+    """Whether the largest 8-bit products add up exactly: older processors saturate in between."""
+    try:
+        linear = nn.Linear(64, 32, bias=False)
+        with torch.no_grad():
+            linear.weight.fill_(1.0)
+            x = torch.ones(3, 64)
+            return torch.allclose(_Int8Linear(linear, _QuantizedInput())(x), F.linear(x, linear.weight))
+    except (AttributeError, RuntimeError, NotImplementedError):
+        return False
