@@ -21,7 +21,7 @@ from mulligan.learning.batch import MicroBatch, TrainSequence, pack
 from mulligan.learning.logits import ActionLogprobs, action_logprobs, backward_by_chunk
 from mulligan.learning.losses import importance_weights, kl_T, loss_weights, policy_loss, value_loss
 from mulligan.learning.optimizer import CombinedOptimizer, make_optimizer
-from mulligan.model import Policy, make_critic, value_head
+from mulligan.model import PackedLinears, Policy, make_critic, trainable_linears, value_head
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,7 @@ class Learner:
         self.policy, self.recipe = policy, recipe
         self.temperature = recipe.sampling.temperature
         self.reference = self._frozen_copy() if (recipe.loss.kl > 0 if reference is None else reference) else None
+        self._reference_linears = None if self.reference is None else PackedLinears(self.reference)  # frozen: packed once
         self.optimizers = {"policy": make_optimizer(policy.model.named_parameters(), recipe.optimizer)}
         self.critic: nn.Module | None = None
         if recipe.advantage.name == "gae":
@@ -59,7 +60,8 @@ class Learner:
         """Log-probs of every action at the sampling temperature, per sequence (num_actions,), under the policy or the reference."""
         model = self.reference if reference else self.policy
         assert model is not None, "a reference was asked for and none is kept"
-        return self._per_action(sequences, lambda batch: self._logprobs(model, batch))
+        with self._reference_linears.in_use() if reference and self._reference_linears else trainable_linears(model.model, model.autocast):
+            return self._per_action(sequences, lambda batch: self._logprobs(model, batch))
 
     @torch.no_grad()
     def values(self, sequences: Sequence[TrainSequence]) -> list[np.ndarray]:
@@ -121,7 +123,8 @@ class Learner:
                 total_dialogues=len(sequences),
                 max_tokens=self.recipe.protocol.max_dialogue_tokens,
             ).to(self.policy.device)
-            self._backward(batch, weights_N, totals, measure_drift)
+            with trainable_linears(self.policy.model, self.policy.autocast):
+                self._backward(batch, weights_N, totals, measure_drift)
         self._step_optimizers(step, lr_scale, totals)
 
     def _has_gradient(self, sequence: TrainSequence) -> bool:
@@ -226,14 +229,15 @@ class Learner:
         num_tokens = sum(s.num_actions for s in sequences)
         total = 0.0
         for batch in pack(sequences, self.recipe.train.micro_batch_tokens, self.policy.device):
-            hidden_UH = self.policy.hidden(batch.ids_T, batch.layout, batch.layout.position_ids, batch.index_U)
             losses: list[Tensor] = []
 
             def loss(part: ActionLogprobs, losses: list[Tensor] = losses) -> Tensor:
                 losses.append(-part.logprobs.sum() / num_tokens)
                 return losses[-1]
 
-            backward_by_chunk(self.policy, batch, hidden_UH, 1.0, loss)
+            with trainable_linears(self.policy.model, self.policy.autocast):
+                hidden_UH = self.policy.hidden(batch.ids_T, batch.layout, batch.layout.position_ids, batch.index_U)
+                backward_by_chunk(self.policy, batch, hidden_UH, 1.0, loss)
             total += float(sum(x.detach() for x in losses))
         norm = float(nn.utils.clip_grad_norm_(self.policy.model.parameters(), self.recipe.warmup.optimizer.grad_clip or math.inf))
         if math.isfinite(norm):
