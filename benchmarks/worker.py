@@ -8,6 +8,7 @@ run in another environment.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib
 import json
 import os
@@ -61,6 +62,9 @@ def main() -> int:
     """`python -m benchmarks.worker MODULE:FUNCTION ARGUMENTS`: call the function with a channel and the arguments (a JSON object)."""
     module, _, name = sys.argv[1].partition(":")
     channel = Channel()
+    if sys.platform == "linux":  # a contender in the middle of a job must not outlive a driver that was killed
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
     try:
         getattr(importlib.import_module(module), name)(channel, **json.loads(sys.argv[2]))
     except Exception as error:

@@ -16,7 +16,7 @@ from mulligan.errors import ConfigError, ContextOverflow, DataError, MulliganErr
 from mulligan.evaluation import Evaluation, evaluate, parse_attempts, write_evaluation
 from mulligan.grading import Grader, make_grader
 from mulligan.learning.logits import CHUNK_ELEMENTS
-from mulligan.model import context_and_parameters, load_tokenizer, resolve_device
+from mulligan.model import autocast_of, check_int8, context_and_parameters, load_tokenizer, resolve_device
 from mulligan.model.tiny import tiny_tokenizer
 from mulligan.protocol import Protocol
 from mulligan.rollout import Player
@@ -130,7 +130,9 @@ def make_plan(recipe: Recipe) -> Plan:
     shape = attempt(lambda: context_and_parameters(recipe.model))
     # Where there is no usable model there is no tokenizer to look for, unless it has a place of its own.
     chat = attempt(lambda: light_chat(recipe)) if shape or recipe.model.tokenizer else None
-    attempt(lambda: resolve_device(recipe.model.device))
+    device = attempt(lambda: resolve_device(recipe.model.device))
+    if recipe.sampling.rollout_precision == "int8" and device is not None:
+        attempt(lambda: check_int8(device, autocast_of(recipe.model)))
     if recipe.warmup.steps and not recipe.warmup.data:
         attempt(lambda: demonstrator(recipe.problems.train))
     if recipe.warmup.data and not Path(recipe.warmup.data).is_file():

@@ -278,3 +278,12 @@ def test_every_key_is_in_the_resolved_recipe() -> None:
     assert set(dumped) == set(Recipe.model_fields)
     assert dumped["attempts"] == "uniform(1,5)"
     assert dumped["model"]["tiny"]["hidden_size"] == 128
+
+
+def test_8_bit_rollouts_come_with_importance_weights() -> None:
+    base = {"model": {"path": "tiny:"}, "problems": {"train": "builtin:guess"}}
+    assert parse_recipe(base).importance_cap == 0
+    assert parse_recipe(base | {"sampling": {"rollout_precision": "int8"}}).importance_cap == 2
+    assert parse_recipe(base | {"sampling": {"rollout_precision": "int8"}, "loss": {"importance_cap": 1.5}}).importance_cap == 1.5
+    with pytest.raises(ConfigError, match=r"set loss\.importance_cap above 0"):
+        parse_recipe(base | {"sampling": {"rollout_precision": "int8"}, "loss": {"importance_cap": 0}})

@@ -91,6 +91,11 @@ def test_feedback_is_tried_on_a_real_verdict():
         make_plan(recipe(protocol__feedback="{hnt} {n}"))
 
 
+def test_8_bit_rollouts_where_there_are_none():
+    with pytest.raises(ModelError, match=r"this model computes in bfloat16: set sampling\.rollout_precision = 'exact'"):
+        make_plan(recipe(model__dtype="bfloat16", sampling__rollout_precision="int8"))
+
+
 def test_a_device_that_is_not_here():
     with pytest.raises(ModelError, match=r"model\.device = 'foo' is not available here"):
         make_plan(recipe(model__device="foo"))

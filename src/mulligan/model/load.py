@@ -19,6 +19,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from mulligan.config import ModelConfig
 from mulligan.errors import ModelError
 from mulligan.model.attention import ATTENTION, CachedLayout, KVCache
+from mulligan.model.memory import keep_freed_memory
 from mulligan.model.policy import Critic, Policy
 from mulligan.model.tiny import build_tiny, tiny_config
 
@@ -35,7 +36,9 @@ def load_policy(config: ModelConfig, *, seed: int = 0, folder: Path | None = Non
         ModelError: no such folder, no weights in it, no tokenizer, or a model whose layers do not go through transformers'
             attention interface.
     """
-    path = config.path
+    path, device = config.path, resolve_device(config.device)
+    if device.type == "cpu":
+        keep_freed_memory()
     if path.startswith("tiny:"):
         if folder is None:
             raise ModelError("model.path = 'tiny:' builds a model in the run folder: train it with `mulligan train`, then evaluate the run")
@@ -45,12 +48,12 @@ def load_policy(config: ModelConfig, *, seed: int = 0, folder: Path | None = Non
     where = locate(path, config.revision)
     model = _load_model(path, where)
     tokenizer = load_tokenizer(config.tokenizer) if config.tokenizer else load_tokenizer(path, config.revision)
-    model.to(resolve_device(config.device))  # type: ignore[arg-type]
+    model.to(device)  # type: ignore[arg-type]
     model.eval()  # dropout off, in training as well: the sampler and the learner must be the same distribution
     if config.gradient_checkpointing:
         checkpoint_layers(model)
     # Master weights in float32: an update of 5e-7 would vanish in bfloat16's eight bits.
-    autocast = torch.bfloat16 if config.dtype == "bfloat16" else None
+    autocast = autocast_of(config)
     policy = Policy(model=model, tokenizer=tokenizer, source=config.path, autocast=autocast)
     probe(policy)
     return policy
@@ -68,6 +71,11 @@ def resolve_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ModelError(f"model.device = {name!r} is not available here: {_first_line(error)}") from error
     return device
+
+
+def autocast_of(config: ModelConfig) -> torch.dtype | None:
+    """The precision of a pass where it is not that of the weights."""
+    return torch.bfloat16 if config.dtype == "bfloat16" else None
 
 
 def locate(path: str, revision: str | None = None) -> dict[str, Any]:

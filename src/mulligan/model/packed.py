@@ -43,7 +43,7 @@ class PackedLinears:
         self._made_of: tuple[object, ...] = ()
         self._forwards: list[tuple[nn.Linear, Callable[[Tensor], Tensor]]] = []
         if precision == "int8":
-            check_int8(policy.device, policy.model.dtype, policy.autocast)
+            check_int8(policy.device, policy.autocast)
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -151,13 +151,13 @@ class _Int8Linear:
         return out if self.bias is None else out.add_(self.bias)
 
 
-def check_int8(device: torch.device, dtype: torch.dtype, autocast: torch.dtype | None) -> None:
+def check_int8(device: torch.device, autocast: torch.dtype | None) -> None:
     """Raise ModelError, in one sentence, where 8-bit rollouts cannot be had."""
     fix = "set sampling.rollout_precision = 'exact'"
     if device.type != "cpu":
         raise ModelError(f"8-bit rollouts run on the processor alone, and this model is on {device.type}: {fix}")
-    if autocast is not None or dtype != torch.float32:
-        raise ModelError(f"8-bit rollouts start from float32 weights, and this model computes in {autocast or dtype}: {fix}")
+    if autocast is not None:
+        raise ModelError(f"8-bit rollouts stand beside float32, and this model computes in {str(autocast).removeprefix('torch.')}: {fix}, or model.dtype = 'float32'")
     if not _int8_is_exact():
         raise ModelError(f"this processor, or this build of torch, has no exact 8-bit products (AVX-512 VNNI or better with oneDNN): {fix}")
 

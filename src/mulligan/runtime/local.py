@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import platform
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,25 +36,12 @@ def make_player(recipe: Recipe, policy: Policy, *, precision: Precision = "exact
     return Player(Protocol(recipe.protocol, recipe.attempts, recipe.reward), chat, make_grader(recipe.grader), sampler)
 
 
-def keep_freed_memory() -> None:
-    """Have the C library keep what tensors give back instead of returning it to the system (glibc; elsewhere nothing is done).
-
-    A pass allocates and frees the same large blocks hundreds of times; each return costs a page fault per 4 KB the next time: a
-    tenth and more of a step. The process stays as large as its largest moment.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        libc, max_mapped, trim_threshold = ctypes.CDLL(None), -4, -1  # M_MMAP_MAX, M_TRIM_THRESHOLD of malloc.h
-        libc.mallopt(max_mapped, 0)
-        libc.mallopt(trim_threshold, 2**31 - 1)
-
-
 class LocalWorkers:
     """Everything that a step needs, wired from a recipe. `folder` is the run folder (a `tiny:` model is built in it)."""
 
     def __init__(self, recipe: Recipe, folder: Path, on_done: Callable[[Rollout], None] | None = None):
         if recipe.train.threads:
             torch.set_num_threads(recipe.train.threads)
-        keep_freed_memory()
         self.recipe = recipe
         self.on_done = on_done
         self.policy = load_policy(recipe.model, seed=recipe.seed, folder=folder / "initial_model")
