@@ -75,10 +75,10 @@ class Plan:
     @property
     def memory_bytes(self) -> int:
         """Estimate of a run's memory: float32 weights, their copy packed for the sampler, gradients and Adam's two moments, critic and
-        reference, one chunk of logits (four copies) and one pass's activations, and the cache of all rows. Upper estimates: every
+        reference (packed as well), one chunk of logits (four copies) and one pass's activations, and the cache of all rows. Upper estimates: every
         dialogue at its token cap, every pass full."""
         recipe = self.recipe
-        copies = 5 + (4 if recipe.advantage.name == "gae" and recipe.critic.kind == "separate" else 0) + (1 if recipe.loss.kl > 0 else 0)
+        copies = 5 + (4 if recipe.advantage.name == "gae" and recipe.critic.kind == "separate" else 0) + (2 if recipe.loss.kl > 0 else 0)
         shape = context_and_parameters(recipe.model)
         logits = 4 * min(recipe.train.micro_batch_tokens * shape.vocabulary, max(CHUNK_ELEMENTS, shape.vocabulary))
         rows = min(recipe.sampling.max_rows, recipe.train.problems_per_step * recipe.train.group_size)
