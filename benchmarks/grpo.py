@@ -18,6 +18,7 @@ from benchmarks.table import Result, Settings, Table, failed_rows, ratio, spread
 from benchmarks.task import DISCOUNT, SYSTEM, WRONG_REWARD, CoinGrader, messages, problems
 from benchmarks.worker import Channel, Contest, Worker, column
 from mulligan.config import Recipe, parse_recipe
+from mulligan.learning.batch import pack
 from mulligan.learning.experience import make_experience
 from mulligan.runtime.local import LocalWorkers
 from mulligan.types import Group
@@ -68,10 +69,13 @@ def serve_ours(channel: Channel, *, model: str, groups: int, group_size: int, ri
             valued = time.perf_counter()
             metrics = workers.learner.update(sequences, step=job["step"], lr_scale=1.0)
             ended = time.perf_counter()
+            trained = [s for s in sequences if settings.loss.kl or np.any(s.columns["advantages"])]
             return {
                 "seconds": ended - began,
                 "sampling": sampled - began,
                 "reference": valued - sampled,
+                "trained_tokens": sum(len(batch.ids_T) for batch in pack(trained, settings.train.micro_batch_tokens)),
+                "trained_actions": sum(s.num_actions for s in trained),
                 "update": ended - valued,
                 "dialogue_tokens": sum(s.length for s in sequences),
                 "without_gradient": metrics["sequences_without_gradient"],
@@ -202,7 +206,7 @@ def run(settings: Settings) -> Result:
 
 
 LIMIT_NOTE = (
-    "Limit: prompts and feedback read once, every sampled token decoded, and for training forward, backward (twice a forward pass) and, with a KL, the "
+    "Limit: prompts and feedback read once, every sampled token decoded, and for training, common beginnings read once and dialogues without advantage left out, forward, backward (twice a forward pass) and, with a KL, the "
     "reference's forward pass, at the rate of packed float32 products measured in the same round, attention and the optimiser free."
 )
 
@@ -233,7 +237,7 @@ def step_table(contest: Contest, rounds: list[dict[str, Any]], caption: str, *, 
         for answers in rounds:
             rates, did = Rates(answers["limits"], contest.info["limits"]), answers[OURS]
             sampling = rates.sampling_seconds(read=did["read"], sampled=did["tokens"], dialogues=did["dialogues"], rows=64)
-            limits.append(sampling + rates.training_seconds(tokens=did["dialogue_tokens"], sampled=did["tokens"], passes=passes))
+            limits.append(sampling + rates.training_seconds(tokens=did["trained_tokens"], sampled=did["trained_actions"], passes=passes))
     table = Table(caption, ["contender", "seconds per step", *PARTS, "sampled tokens", "share of the limit", f"{OURS} is faster by"])
     for name in contest.starts:
         seconds = column(rounds, name, "seconds")
