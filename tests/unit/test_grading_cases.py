@@ -16,14 +16,14 @@ from mulligan.grading import grade_answer, make_grader
 from mulligan.types import Problem, VerdictKind
 
 FOLDER = Path(__file__).parent / "grading_cases"
-LIMITS = "limits"
+LIMITS, BOMBS = "limits", "bombs"
 
 
 def load(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-CASES = [{**case, "theme": path.stem} for path in sorted(FOLDER.glob("*.jsonl")) if path.stem != LIMITS for case in load(path)]
+CASES = [{**case, "theme": path.stem} for path in sorted(FOLDER.glob("*.jsonl")) if path.stem not in (LIMITS, BOMBS) for case in load(path)]
 
 
 def grade_all(cases):
