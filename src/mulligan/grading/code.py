@@ -85,7 +85,7 @@ def check_sandbox() -> None:
 
 def grade_code(problem: Problem, text: str, *, deadline: float, memory_mb: int) -> Verdict:
     """`CodeGrader.grade`, waiting for the verdict."""
-    tests = tests_of(problem.meta)
+    tests = read_tests(problem.meta)
     if isinstance(tests, str):
         return Verdict(VerdictKind.UNGRADABLE, reason=tests)
     code = extract_code(text)
@@ -99,7 +99,7 @@ def grade_code(problem: Problem, text: str, *, deadline: float, memory_mb: int) 
         return Verdict(VerdictKind.UNGRADABLE, code[:KEPT_CODE], f"the sandbox failed: {type(error).__name__}: {error}")
 
 
-def tests_of(meta: Mapping[str, Any]) -> CodeTests | str:
+def read_tests(meta: Mapping[str, Any]) -> CodeTests | str:
     """The tests in a problem's `meta`; or what is wrong with them."""
     tests, names = meta.get("tests"), meta.get("entry_point")
     if isinstance(tests, (list, tuple)) and all(isinstance(t, str) for t in tests):
