@@ -51,3 +51,35 @@ def misbehave(payload, progress):
         except PermissionError:
             refused.append(name)
     return {"refused": refused}
+
+
+def spin(payload, progress):
+    """Works without a pause, as a bomb does."""
+    progress("spinning")
+    end = time.monotonic() + payload["seconds"]
+    while time.monotonic() < end:
+        sum(range(1000))
+    return {"pid": os.getpid()}
+
+
+_KEPT = []
+
+
+def keep(payload, progress):
+    """Holds on to memory after the job, as a cache does."""
+    time.sleep(payload.get("seconds", 0.0))
+    _KEPT.append(bytearray(payload["bytes"]))
+    return {"pid": os.getpid()}
+
+
+def echo(payload, progress):
+    return {"size": len(payload["data"]), "data": payload["data"][: payload.get("back", 0)]}
+
+
+def ignore_alarm(payload, progress):
+    """Takes the worker's own clock away."""
+    import signal
+
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    time.sleep(payload["seconds"])
+    return {}

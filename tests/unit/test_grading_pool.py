@@ -1,8 +1,10 @@
 """The worker pool: deadlines, deaths, memory, event loops, start and end."""
 
 import asyncio
+import ctypes
 import gc
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -12,7 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from mulligan.grading.pool import WorkerPool
+from mulligan.grading import dispatch
+from mulligan.grading import nursery as nursery_module
+from mulligan.grading.nursery import Nursery
+from mulligan.grading.pool import WorkerPool, default_workers
+from mulligan.grading.worker import pack_job
 
 JOBS = "grading_jobs"
 
@@ -245,3 +251,247 @@ def test_a_forked_child_gets_processes_of_its_own(pool):
         os._exit(0 if good else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert call(pool, do="add", a=1, b=1).status == "ok"
+
+
+# ------------------------------------------------------------------------------------------------------ making way, strength
+
+
+def test_a_job_that_takes_for_ever_makes_way_for_those_that_wait():
+    """With one worker: the others are done long before the deadline of the one in front, which then has its whole deadline."""
+    pool = WorkerPool(1)
+    try:
+        call(pool, do="add", a=1, b=1)
+        start = time.monotonic()
+        bomb = pool.submit(JOBS, {"do": "spin", "seconds": 60}, 1.0)
+        others = [pool.submit(JOBS, {"do": "add", "a": i, "b": 1}, 1.0) for i in range(50)]
+        assert [f.result(timeout=10).value["sum"] for f in others] == list(range(1, 51))
+        assert time.monotonic() - start < 0.8, "the others waited for the bomb's deadline"
+        reply = bomb.result(timeout=10)
+        assert reply.status == "timeout" and reply.stage == "spinning" and 1000 <= reply.ms < 2000
+    finally:
+        pool.close()
+
+
+def test_a_long_job_that_made_way_still_gets_its_answer():
+    pool = WorkerPool(1)
+    try:
+        call(pool, do="add", a=1, b=1)
+        long = pool.submit(JOBS, {"do": "sleep", "seconds": 0.4}, 1.0)
+        others = [pool.submit(JOBS, {"do": "sleep", "seconds": 0.04}, 1.0) for _ in range(20)]
+        assert long.result(timeout=10).status == "ok"
+        assert [f.result(timeout=10).status for f in others] == ["ok"] * 20
+    finally:
+        pool.close()
+
+
+def test_long_jobs_are_not_put_off_for_ever(monkeypatch):
+    """While new jobs keep coming, one of the long ones begins now and then."""
+    monkeypatch.setattr(dispatch, "LONG_EVERY", 0.5)
+    pool = WorkerPool(1)
+    try:
+        call(pool, do="add", a=1, b=1)
+        long = pool.submit(JOBS, {"do": "sleep", "seconds": 0.3}, 1.0)
+        end = time.monotonic() + 10
+        waiting = [pool.submit(JOBS, {"do": "sleep", "seconds": 0.02}, 1.0) for _ in range(10)]
+        while not long.done() and time.monotonic() < end:
+            waiting = [f for f in waiting if not f.done()]
+            waiting += [pool.submit(JOBS, {"do": "sleep", "seconds": 0.02}, 1.0) for _ in range(10 - len(waiting))]
+            time.sleep(0.005)
+        assert long.result(timeout=0).status == "ok"
+        assert [f.result(timeout=10).status for f in waiting] == ["ok"] * len(waiting)
+    finally:
+        pool.close()
+
+
+def test_the_pool_is_at_full_strength_after_bombs_and_deaths():
+    pool = WorkerPool(3)
+    try:
+        jobs = [{"do": "spin", "seconds": 60}] * 4 + [{"do": "die"}] * 4 + [{"do": "hoard", "bytes": 2**40}] * 4
+        replies = [f.result(timeout=30) for f in [pool.submit(JOBS, job, 0.3) for job in jobs]]
+        assert [r.status for r in replies] == ["timeout"] * 4 + ["died"] * 4 + ["memory"] * 4
+        assert wait_for(lambda: len(pool.pids) == 4), "three and the one in reserve"
+        pids = {f.result(timeout=10).value["pid"] for f in [pool.submit(JOBS, {"do": "sleep", "seconds": 0.2}, 5.0) for _ in range(3)]}
+        assert len(pids) == 3
+    finally:
+        pool.close()
+
+
+def test_a_full_queue_is_done_completely_and_each_job_by_one_worker_at_a_time():
+    pool = WorkerPool(2)
+    try:
+        futures = [pool.submit(JOBS, {"do": "add", "a": i, "b": 0}, 5.0) for i in range(3000)]
+        replies = [f.result(timeout=60) for f in futures]
+        assert [r.value["sum"] for r in replies] == list(range(3000))
+        assert len({r.value["pid"] for r in replies}) == 2
+    finally:
+        pool.close()
+
+
+def test_what_waits_in_a_workers_socket_survives_the_worker():
+    """Jobs sent ahead are begun again elsewhere, unharmed, when the one before them kills the worker, or runs into its deadline."""
+    pool = WorkerPool(1)
+    try:
+        call(pool, do="add", a=1, b=1)
+        jobs = [{"do": "die"} if i % 10 == 0 else {"do": "add", "a": i, "b": 0} for i in range(100)]
+        replies = [f.result(timeout=30) for f in [pool.submit(JOBS, job, 5.0) for job in jobs]]
+        for i, reply in enumerate(replies):
+            assert reply.status == ("died" if i % 10 == 0 else "ok")
+            assert i % 10 == 0 or reply.value["sum"] == i
+    finally:
+        pool.close()
+
+
+def test_deadlines_in_a_full_queue_count_from_the_start_of_each_job():
+    """Forty jobs of 30 ms with a deadline of 150 ms: those that were sent ahead waited longer than that."""
+    pool = WorkerPool(1)
+    try:
+        futures = [pool.submit(JOBS, {"do": "sleep", "seconds": 0.03}, 0.15) for _ in range(40)]
+        assert [f.result(timeout=20).status for f in futures] == ["ok"] * 40
+    finally:
+        pool.close()
+
+
+def test_a_worker_is_replaced_after_many_jobs(monkeypatch):
+    monkeypatch.setattr(dispatch, "JOBS_PER_WORKER", 20)
+    pool = WorkerPool(1)
+    try:
+        replies = [f.result(timeout=20) for f in [pool.submit(JOBS, {"do": "add", "a": 0, "b": 0}, 5.0) for _ in range(100)]]
+        pids = [r.value["pid"] for r in replies]
+        assert all(pids.count(pid) <= 20 for pid in pids) and len(set(pids)) >= 5
+    finally:
+        pool.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS is not enforced elsewhere")
+def test_memory_that_earlier_jobs_kept_is_not_held_against_a_later_one():
+    pool = WorkerPool(1, memory_mb=256)
+    try:
+        for _ in range(12):  # 600 MB in all
+            assert call(pool, do="keep", bytes=50 << 20).status == "ok"
+        first = call(pool, do="keep", bytes=150 << 20, seconds=0.1).value["pid"]
+        assert call(pool, do="add", a=0, b=0).value["pid"] != first, "more than half of the limit is in use: time for another worker"
+    finally:
+        pool.close()
+
+
+def test_large_payloads_and_results(pool):
+    big = "x" * (3 << 20)
+    futures = [pool.submit(JOBS, {"do": "echo", "data": big, "back": 2 << 20}, 5.0) for _ in range(4)]
+    for future in futures:
+        reply = future.result(timeout=20)
+        assert reply.value["size"] == len(big) and len(reply.value["data"]) == 2 << 20
+
+
+# ------------------------------------------------------------------------------------------------------ clocks, event loop
+
+
+def test_a_worker_keeps_its_own_clock():
+    """Nobody watches here: the process ends by itself a moment after its deadline, however its parent fares."""
+    nursery = Nursery(1 << 30)
+    try:
+        nursery.fork(JOBS)
+        ready = []
+        while not ready:
+            select.select([nursery.control], [], [], 30)
+            ready = nursery.receive()
+        (worker,) = ready
+        worker.send(pack_job(JOBS, {"do": "spin", "seconds": 60}, 0.3))
+        start = time.monotonic()
+        alive = True
+        while alive:
+            assert select.select([worker.sock], [], [], 5)[0], "it is still at work"
+            _, alive = worker.receive()
+        assert 0.25 < time.monotonic() - start < 1.5
+    finally:
+        nursery.discard()
+
+
+def test_a_worker_without_its_own_clock_is_stopped_all_the_same(pool):
+    reply = call(pool, deadline=0.3, do="ignore_alarm", seconds=60)
+    assert reply.status == "timeout" and reply.ms < 1300
+
+
+def test_an_answer_that_came_in_time_counts_though_the_interpreter_was_held_up(pool):
+    call(pool, do="add", a=1, b=1)
+    hold = ctypes.PyDLL(None).usleep  # keeps the interpreter's lock
+    quick = pool.submit(JOBS, {"do": "sleep", "seconds": 0.1}, 0.3)
+    slow = pool.submit(JOBS, {"do": "sleep", "seconds": 60}, 0.3)
+    time.sleep(0.03)
+    hold(1_000_000)
+    assert quick.result(timeout=5).status == "ok"
+    assert slow.result(timeout=5).status == "timeout"
+
+
+def test_nothing_blocks_the_event_loop():
+    """From the cold start on, through kills and deaths: no callback of the loop is late by more than a moment."""
+
+    async def main():
+        pool = WorkerPool(2)
+        late = []
+
+        async def watch():
+            while True:
+                before = time.monotonic()
+                await asyncio.sleep(0.005)
+                late.append(time.monotonic() - before - 0.005)
+
+        watching = asyncio.ensure_future(watch())
+        await asyncio.sleep(0.02)
+        jobs = [pool.run(JOBS, {"do": "add", "a": i, "b": 0}, 5.0) for i in range(100)]
+        jobs += [pool.run(JOBS, {"do": "spin", "seconds": 60}, 0.2) for _ in range(4)]
+        jobs += [pool.run(JOBS, {"do": "die"}, 5.0) for _ in range(4)]
+        await asyncio.gather(*jobs)
+        watching.cancel()
+        pool.close()
+        return late
+
+    late = asyncio.run(main())
+    assert len(late) > 20 and max(late) < 0.25
+
+
+def test_a_job_that_was_cancelled_in_the_queue_never_runs():
+    pool = WorkerPool(1)
+    try:
+        call(pool, do="add", a=1, b=1)
+        running = pool.submit(JOBS, {"do": "sleep", "seconds": 0.04}, 5.0)
+        queued = [pool.submit(JOBS, {"do": "sleep", "seconds": 30}, 40.0) for _ in range(3)]
+        assert all(f.cancel() for f in queued)
+        assert running.result(timeout=5).status == "ok"
+        assert call(pool, deadline=1.0, do="add", a=1, b=1).status == "ok"
+    finally:
+        pool.close()
+
+
+# ------------------------------------------------------------------------------------------------------------- breakdowns
+
+
+def test_a_nursery_that_cannot_live_is_reported_and_not_tried_for_ever(monkeypatch):
+    starts = []
+    monkeypatch.setattr(nursery_module, "_BOOT", "raise SystemExit(3)")
+    popen = subprocess.Popen
+    monkeypatch.setattr(nursery_module.subprocess, "Popen", lambda *a, **k: starts.append(1) or popen(*a, **k))
+    pool = WorkerPool(2)
+    try:
+        assert [f.result(timeout=20).status for f in [pool.submit(JOBS, {"do": "die"}, 1.0) for _ in range(3)]] == ["unavailable"] * 3
+        time.sleep(0.3)
+        assert len(starts) <= 6
+        monkeypatch.undo()
+        assert call(pool, do="add", a=1, b=1).status == "ok", "what was mended works again"
+    finally:
+        pool.close()
+
+
+def test_a_fault_of_the_dispatcher_leaves_nobody_waiting(monkeypatch):
+    monkeypatch.setattr(threading, "excepthook", lambda args: None)
+    pool = WorkerPool(1)
+    monkeypatch.setattr(pool._state, "_look_at_clocks", lambda: 1 / 0)
+    reply = pool.submit(JOBS, {"do": "sleep", "seconds": 1}, 5.0).result(timeout=10)
+    assert reply.status == "unavailable" and "ZeroDivisionError" in reply.detail
+    assert pool.submit(JOBS, {"do": "add", "a": 1, "b": 1}, 5.0).result(timeout=5).status == "unavailable"
+    pool.close()
+
+
+def test_as_many_workers_as_cores_by_default():
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    assert WorkerPool().workers == default_workers() == min(cores, 8)
+    assert WorkerPool(3).workers == 3

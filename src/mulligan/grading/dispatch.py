@@ -186,7 +186,7 @@ class Dispatcher:
         for module, queue in self._queues():
             while queue and (worker := self._free(module)):
                 self._give(worker, queue.popleft())
-            if queue and self._busy() == self.size and queue is self._fresh.get(module):
+            if queue and self._busy() == self.size and queue is self._fresh.get(module) and not self._long_due():
                 self._fill(module, queue)
             if queue:
                 self._make_room(module)
@@ -194,16 +194,17 @@ class Dispatcher:
 
     def _queues(self) -> Iterator[tuple[str, deque[Job]]]:
         """Queues in the order of their turn: new jobs, then long ones; but now and then a long one comes first."""
-        now = time.monotonic()
-        new = any(self._fresh.values())
-        if new and now >= self._long_turn and (first := next(((m, q) for m, q in self._long.items() if q), None)):
-            module, queue = first
+        if any(self._fresh.values()) and self._long_due():
+            module, queue = next((m, q) for m, q in self._long.items() if q)
             if worker := self._free(module):
-                self._long_turn = now + LONG_EVERY
+                self._long_turn = time.monotonic() + LONG_EVERY
                 self._give(worker, queue.popleft())
         yield from list(self._fresh.items())
         if not any(self._fresh.values()):
             yield from list(self._long.items())
+
+    def _long_due(self) -> bool:
+        return any(self._long.values()) and time.monotonic() >= self._long_turn
 
     def _busy(self) -> int:
         return sum(1 for worker in self.workers if worker.queue)
