@@ -170,7 +170,7 @@ def test_a_bomb_delays_no_other_verdict_by_more_than_its_deadline():
         await asyncio.gather(*(grader.grade(problem(r"\sqrt{2}"), rf"\boxed{{2^{{1/{i}}}}}") for i in range(2, 8)))  # both workers stand
         start = time.monotonic()
         ordinary = [timed(r"x^2+2x+1", rf"\boxed{{(x+{i % 2 + 1})^2}}", start) for i in range(100)]
-        bombs = [timed("x", r"\boxed{9^{9^{9^9}}+x^{%d}}" % i, start) for i in range(10)]
+        bombs = [timed("x", rf"\boxed{{9^{{9^{{9^9}}}}+x^{{{i}}}}}", start) for i in range(10)]
         mixed = [task for i in range(10) for task in (bombs[i], *ordinary[10 * i : 10 * i + 10])]
         return await asyncio.gather(*mixed)
 
@@ -278,8 +278,8 @@ def test_text_of_a_model_is_never_run_in_any_position(grader, tmp_path):
 
     verdicts = asyncio.run(main())
     assert len(verdicts) > 2000 and all(verdict.kind in SETTLED for verdict in verdicts)
-    assert not any(verdict.correct for (gold, _), verdict in zip(work, verdicts, strict=True) if gold != "7")
     assert not marker.exists()
+    assert [pair for pair, verdict in zip(work, verdicts, strict=True) if verdict.correct] == []
 
 
 def test_text_of_a_model_is_never_run_as_a_sentence_or_a_gold(tmp_path):
