@@ -22,6 +22,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mulligan.answer_marks import AnswerStop, LineStop, TagStop, answer_stop
 from mulligan.errors import ConfigError, DataError, ModelError
 from mulligan.types import Message, Transcript
 
@@ -160,16 +161,16 @@ class Chat:
             transcript.append_sampled(ids, [0.0] * len(ids))
         return transcript
 
-    def stop(self, rule: str) -> AnswerStop | None:
+    def stop(self, rule: str, answer_format: str = "boxed") -> AnswerStop | LineStop | TagStop | None:
         """A fresh checker for one attempt under a stop rule; None for `end_of_turn`, which the sampler sees by `end_ids`.
 
         Raises:
-            ConfigError: an unknown rule.
+            ConfigError: an unknown rule, or answers of a format that shows no end.
         """
         if rule == "end_of_turn":
             return None
         if rule == "answer":
-            return AnswerStop(self._pieces)
+            return answer_stop(self._pieces, answer_format)
         raise ConfigError(f"stop rule {rule!r} is not known: use 'answer' or 'end_of_turn'")
 
     # ------------------------------------------------------------------------------------------------ reading the template
@@ -367,54 +368,3 @@ class _Pieces(dict[int, str]):
         piece = text[len(self._anchor_text) :] if text.startswith(self._anchor_text) else self._chat.decode([token_id])
         self[token_id] = piece
         return piece
-
-
-class AnswerStop:
-    """Fires at the token whose text closes a `\\boxed{...}`: braces are counted, `\\{` and `\\}` are not. O(1) per token, amortised.
-
-    White space may stand before the opening brace, as the graders allow; an empty box closes too; of nested boxes the outermost counts.
-    One object per attempt; it implements `sampling.StopChecker`.
-    """
-
-    __slots__ = ("_depth", "_escaped", "_idle", "_matched", "_pieces")
-    _COMMAND = "\\boxed"
-
-    def __init__(self, pieces: _Pieces):
-        self._pieces = pieces
-        self._matched = 0  # characters of _COMMAND seen so far
-        self._depth = 0  # open braces, the box's own included
-        self._escaped = False
-        self._idle = True  # neither in a box nor in the middle of an opening
-
-    def push(self, token_id: int) -> bool:
-        """Take the token just drawn; True if its text closes a box (what stands behind the brace in that token is ignored)."""
-        piece = self._pieces[token_id]
-        if self._idle and "\\" not in piece:
-            return False
-        closed = any(self._step(character) for character in piece)
-        self._idle = not (self._matched or self._depth)
-        return closed
-
-    def _step(self, character: str) -> bool:
-        if not self._depth:
-            self._match_opening(character)
-        elif self._escaped:
-            self._escaped = False
-        elif character == "\\":
-            self._escaped = True
-        elif character == "{":
-            self._depth += 1
-        elif character == "}":
-            self._depth -= 1
-            return self._depth == 0
-        return False
-
-    def _match_opening(self, character: str) -> None:
-        if character == "\\":
-            self._matched = 1
-        elif self._matched < len(self._COMMAND):
-            self._matched = self._matched + 1 if character == self._COMMAND[self._matched] else 0
-        elif character == "{":
-            self._matched, self._depth = 0, 1
-        elif not character.isspace():
-            self._matched = 0

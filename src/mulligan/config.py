@@ -156,11 +156,37 @@ class RewardConfig(Section):
     no_answer_cost: float = Field(default=0.0, ge=0)
 
 
+ANSWER_FORMATS = ("boxed", "####", "Answer:", "<answer>", "last number")
+REGEX_PREFIX = "regex:"
+EXACT_FORMATS = ANSWER_FORMATS[:4]
+"""Formats whose end an attempt's own text shows, so that `protocol.stop = "answer"` can end it there."""
+
+
 class GraderConfig(Section):
-    kind: str | None = Field(default=None, description="math | numeric | text | module:function; None: as the problem source says")
-    workers: int = Field(default=1, ge=1)
-    deadline: float = Field(default=5.0, gt=0, description="seconds per answer")
+    kind: str | None = Field(default=None, description="math | numeric | text | code | module:function; None: as the problem source says")
+    format: str = Field(default="boxed", description="how an attempt marks its answer: boxed | #### | Answer: | <answer> | last number | regex:PATTERN (first group, or the whole, of the last match)")
+    hints: bool = Field(default=False, description="math: verdicts carry the fields {hint} and {hint_kind} for feedback templates (unit, sign, count, form, base)")
+    workers: int | None = Field(default=None, ge=1, description="processes; None: as many as there are cores, up to 8")
+    deadline: float = Field(default=1.0, gt=0, description="seconds per answer")
+    memory_mb: int = Field(default=1024, ge=64, description="megabytes that one answer may take (Linux)")
+    code: bool = Field(default=False, description="allow problems whose answer is code, which is run in a sandbox (bubblewrap)")
+    code_deadline: float = Field(default=10.0, gt=0, description="seconds per answer that is code, all its tests together")
     max_failure_rate: float = Field(default=0.01, ge=0, le=1, description="the run stops when more of the verdicts than this are ungradable")
+
+    @field_validator("format")
+    @classmethod
+    def _known_format(cls, text: str) -> str:
+        if text in ANSWER_FORMATS:
+            return text
+        if not text.startswith(REGEX_PREFIX):
+            near = difflib.get_close_matches(text.lower(), ANSWER_FORMATS, n=1, cutoff=0.6)
+            known = ", ".join(repr(name) for name in ANSWER_FORMATS)
+            raise ValueError(f"{text!r} is not known; use {known} or '{REGEX_PREFIX}PATTERN'" + (f" (did you mean {near[0]!r}?)" if near else ""))
+        try:
+            re.compile(text.removeprefix(REGEX_PREFIX), re.MULTILINE)
+        except (re.error, RecursionError, OverflowError) as error:
+            raise ValueError(f"{text!r} is not a regular expression ({error}): mend the pattern") from None
+        return text
 
 
 class SamplingConfig(Section):
@@ -298,9 +324,19 @@ class Recipe(Section):
             faults.append("sampling.rollout_precision = 'int8' samples from a rounded policy: set loss.importance_cap above 0 (2 is usual) or drop it")
         if self.loss.kl_in_reward and self.loss.kl == 0:
             faults.append("loss.kl_in_reward without loss.kl: set loss.kl above 0 or drop kl_in_reward")
+        faults += self._format_faults()
         if faults:
             raise ValueError("\n".join(faults))
         return self
+
+    def _format_faults(self) -> list[str]:
+        """The prompt, the stop rule and the grader must speak of the same answer."""
+        answer_format, faults = self.grader.format, []
+        if answer_format not in EXACT_FORMATS and self.protocol.stop == "answer":
+            faults.append(f"grader.format = {answer_format!r} has no end that a token could show: set protocol.stop = 'end_of_turn'")
+        if answer_format != "boxed" and "\\boxed" in self.protocol.system + self.protocol.question:
+            faults.append(f"grader.format = {answer_format!r}, but the prompt asks for \\boxed{{}}: say in protocol.system how the answer is to be marked")
+        return faults
 
 
 # ---------------------------------------------------------------------------------------------------------------- loading

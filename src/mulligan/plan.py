@@ -20,7 +20,7 @@ from mulligan.model import autocast_of, check_int8, context_and_parameters, load
 from mulligan.model.tiny import tiny_tokenizer
 from mulligan.protocol import Protocol
 from mulligan.rollout import Player
-from mulligan.tasks import ProblemSet, SetAside, demonstrator, load_problems, self_check
+from mulligan.tasks import ProblemSet, SetAside, demonstrator, grade_answer, load_problems, self_check
 from mulligan.types import Problem, Rollout, VerdictKind
 from mulligan.warmup import read_dialogues
 
@@ -135,6 +135,8 @@ def make_plan(recipe: Recipe) -> Plan:
         attempt(lambda: check_int8(device, autocast_of(recipe.model)))
     if recipe.warmup.steps and not recipe.warmup.data:
         attempt(lambda: demonstrator(recipe.problems.train))
+        if recipe.grader.format != "boxed":
+            faults.append(ConfigError(f"the built-in task's own dialogues box their answers, but grader.format = {recipe.grader.format!r}: set warmup.data, or grader.format = 'boxed'"))
     if recipe.warmup.data and not Path(recipe.warmup.data).is_file():
         faults.append(DataError(f"{recipe.warmup.data}: no such file (warmup.data)"))
     elif recipe.warmup.steps and recipe.warmup.data and chat and shape:
@@ -185,7 +187,7 @@ def check_feedback(protocol: Protocol, problems: ProblemSet, grader: Grader) -> 
     problem = problems.problems[0]
     wrong = list(dict.fromkeys(p.answer for p in problems.problems[1:] if p.answer and p.answer != problem.answer))[:20]
     for answer in [*wrong, "0", "1"]:
-        verdict = asyncio.run(grader.grade(problem, f"\\boxed{{{answer}}}"))
+        verdict = asyncio.run(grade_answer(grader, problem, answer))
         if verdict.kind is VerdictKind.WRONG:
             protocol.check_feedback_fields(verdict.fields)
             return

@@ -34,8 +34,9 @@ class Slot:
 class Player:
     """Plays problems with one sampler under one protocol."""
 
-    def __init__(self, protocol: Protocol, chat: Chat, grader: Grader, sampler: Sampler):
+    def __init__(self, protocol: Protocol, chat: Chat, grader: Grader, sampler: Sampler, answer_format: str = "boxed"):
         self.protocol = protocol
+        self.answer_format = answer_format
         self.chat = chat
         self.grader = grader
         self.sampler = sampler
@@ -156,7 +157,7 @@ class Player:
         config = self.protocol.config
         room = self.dialogue_limit - len(transcript)
         completion = await dialogue.sample(
-            new_ids, max_tokens=min(config.max_attempt_tokens, room), stop=self.chat.stop(config.stop), end_ids=self.chat.end_ids
+            new_ids, max_tokens=min(config.max_attempt_tokens, room), stop=self.chat.stop(config.stop, self.answer_format), end_ids=self.chat.end_ids
         )
         start, end = transcript.append_sampled(completion.token_ids, completion.logprobs, completion.full_logprobs)
         stop = completion.stop

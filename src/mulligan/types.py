@@ -60,9 +60,9 @@ class Outcome(StrEnum):
 class Problem:
     """One question with its gold answer.
 
-    `id` is a content hash (stable across files and runs). `grader` is `math`, `numeric`, `text`, `gym`, or an entry point
+    `id` is a content hash (stable across files and runs). `grader` is `math`, `numeric`, `text`, `gym`, `code`, or an entry point
     `module:function` called as `function(problem, text) -> Verdict`. `meta` holds what a task's own grader or feedback needs
-    (JSON-able), e.g. reasoning-gym's whole entry.
+    (JSON-able), e.g. reasoning-gym's whole entry, or the `tolerance` (absolute) and `relative_tolerance` that a number may differ by.
     """
 
     id: str

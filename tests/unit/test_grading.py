@@ -275,7 +275,18 @@ def test_math500_golds_accept_themselves_and_not_their_neighbours(grader):
     assert all(v.kind is not UNGRADABLE for v in others)
 
 
+DISAGREEMENTS = {
+    (r"$10/9$", "Answer $ \\frac{1}{2} \\$ = \\frac{10}{9} $"): (True, "1/2 = 10/9 is a false equation, and its left side names nothing"),
+    (r"$-2 \\le x \\le 7$", r"$x \in [-2,7]$"): (False, "the same numbers in another notation; the same pair is listed as equal as well"),
+    (r"$x \in [-2,7]$", r"$-2 \\le x \\le 7$"): (False, "the same numbers in another notation; the same pair is listed as equal as well"),
+    (r"$1 - \frac{1}{\mathrm{e}}$", r"$1 + \frac{1}{\mathrm{e}}$"): (True, "a sign is wrong: 0.63 is not 1.37"),
+}
+"""Pairs of Math-Verify's own suite that are judged otherwise here: (what it says, why we do not)."""
+
+
 def test_math_verify_cases_agree():
+    """At most five disagreements, each listed."""
     rows = data("math_verify_cases")
-    wrong = [row for row in rows if grade_answer(row["gold"], row["answer"]).correct != row["equal"]]
-    assert len(rows) == 249 and len(wrong) <= 10
+    wrong = {(row["gold"], row["answer"]): row["equal"] for row in rows if grade_answer(row["gold"], row["answer"], deadline=5.0).correct != row["equal"]}
+    assert len(rows) == 249
+    assert wrong == {pair: says for pair, (says, _) in DISAGREEMENTS.items()}

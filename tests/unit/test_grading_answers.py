@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mulligan.grading import extract_boxed
 from mulligan.grading.extract import MAX_TEXT
 from mulligan.grading.math import canonical, clean, decide
-from mulligan.grading.numeric import parse_number, same_number, strip_assignment
+from mulligan.grading.numeric import Tolerance, parse_number, same_number, strip_assignment, tolerance_of
 from mulligan.grading.text import same_text
 
 
@@ -94,6 +94,7 @@ F = Fraction
         ("7e2", 700), ("1.5E-3", F(3, 2000)), (r"1.5\times 10^{-3}", F(3, 2000)), (r"7 \cdot 10^2", 700), ("7 × 10^2", 700), ("7*10^2", 700),
         ("3/4", F(3, 4)), ("-10/9", F(-10, 9)), ("6/8", F(3, 4)), (r"\frac{3}{4}", F(3, 4)), (r"\dfrac{3}{4}", F(3, 4)), (r"\frac34", F(3, 4)), (r"\frac 34", F(3, 4)),
         (r"\frac9{19}", F(9, 19)), (r"\frac{270}7", F(270, 7)), (r"-\frac{1}{2}", F(-1, 2)), (r"\frac{-1}{1997}", F(-1, 1997)), (r"\frac{1.5}{2}", F(3, 4)),
+        (r"0.\overline{3}", F(1, 3)), (r"1.1\overline{6}", F(7, 6)), (r"0.\dot{9}", 1), ("1 4/5", F(9, 5)), ("-$5", -5), ("$-5", -5),
         ("½", F(1, 2)), ("10½", F(21, 2)), (r"1\frac{4}{5}", F(9, 5)), (r"137 \frac{1}{2}", F(275, 2)), (r"-1\frac{1}{2}", F(-3, 2)),
         (r"90^\circ", 90), (r"90^{\circ}", 90), ("90°", 90),
     ],
@@ -128,6 +129,33 @@ def test_no_plain_numbers(text):
 )
 def test_number_equality(gold, answer, equal):
     assert same_number(parse_number(gold), parse_number(answer)) is equal
+
+
+@pytest.mark.parametrize(
+    ("meta", "gold", "answer", "equal"),
+    [
+        ({}, "3.14", "3.141", False),
+        ({"tolerance": 0.01}, "3.14", "3.15", True),
+        ({"tolerance": "1e-2"}, "3.14", "3.1501", False),
+        ({"relative_tolerance": 0.05}, "100", "105", True),
+        ({"relative_tolerance": 0.05}, "100", "105.1", False),
+        ({"relative_tolerance": 0.05}, "-100", "-95", True),
+        ({"tolerance": 1, "relative_tolerance": 0.05}, "10", "11", True),
+        ({"tolerance": 0}, "10", "10.0", True),
+        ({"tolerance": 1}, r"28\%", "0.29", True),
+    ],
+)
+def test_tolerance_is_what_the_problem_declares(meta, gold, answer, equal):
+    tolerance = tolerance_of(meta)
+    assert same_number(parse_number(gold), parse_number(answer), tolerance) is equal
+    assert decide(gold, answer, tolerance) == (equal, None)
+
+
+@pytest.mark.parametrize("value", ["much", -1, True, "1/0", [1]])
+def test_tolerances_that_are_none(value):
+    assert tolerance_of({"tolerance": None}) is None and tolerance_of({"tolerance": "0.5"}) == Tolerance(F(1, 2))
+    with pytest.raises(ValueError, match="tolerance"):
+        tolerance_of({"tolerance": value})
 
 
 @pytest.mark.parametrize(
@@ -192,7 +220,7 @@ def test_decided_wrong(gold, answer):
 
 @pytest.mark.parametrize(
     ("gold", "answer"),
-    [("5", "2+3"), ("5", r"f(x)=2+3"), ("(1,2)", "(p,q)=(1,2)"), ("4", r"|AB|=2^2"), ("4", r"\angle ABC = 2^2"), (r"x \ge 5", r"5 \le x"), ("1,-2", "-2,1"), (r"\sqrt{2}", r"2^{1/2}")],
+    [("5", "2+3"), ("5", r"f(x)=2+3"), ("4", r"|AB|=2^2"), ("4", r"\angle ABC = 2^2"), (r"x \ge \sqrt{5}", r"\sqrt{20}/2 \le x"), ("1,-2", "-2,3-2"), (r"\sqrt{2}", r"2^{1/2}"), ("x<1", "2x<2")],
 )
 def test_left_to_the_parser(gold, answer):
     assert decide(gold, answer) is None

@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import importlib
-import inspect
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Hashable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Protocol
 
-from mulligan.config import GraderConfig
+from mulligan.config import REGEX_PREFIX, GraderConfig
 from mulligan.errors import ConfigError
-from mulligan.grading import math
-from mulligan.grading.extract import MAX_ANSWER, extract_boxed
-from mulligan.grading.numeric import parse_number, same_number, strip_assignment
-from mulligan.grading.pool import Reply, WorkerPool
+from mulligan.grading import formats, math
+from mulligan.grading.answers import MAX_DEPTH, depth_of
+from mulligan.grading.cache import VerdictCache, cache_key
+from mulligan.grading.code import CodeGrader
+from mulligan.grading.entry_points import KINDS, call_entry_point, check_kind, resolve
+from mulligan.grading.extract import MAX_ANSWER, MAX_TEXT, extract_boxed
+from mulligan.grading.hints import NO_HINT
+from mulligan.grading.numeric import Tolerance, parse_number, same_number, strip_assignment, tolerance_of
+from mulligan.grading.pool import Reply, WorkerPool, default_workers
+from mulligan.grading.sentence import answer_of, with_decimal_comma
 from mulligan.grading.text import same_text
 from mulligan.types import Problem, Verdict, VerdictKind
 
-KINDS = ("math", "numeric", "text", "gym")
 KEPT_ANSWER = 1_000
 """Characters of an answer that a verdict keeps."""
-
-EntryPoint = Callable[[Problem, str], Any]
+DEADLINE = 1.0
+"""Seconds for one answer, unless said otherwise."""
 
 
 class Grader(Protocol):
@@ -47,19 +48,23 @@ class Grader(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Work:
-    """A question for a worker."""
+class Work:
+    """A question for a worker. `key`: under which its verdict may be kept, None if it may not."""
 
     module: str
     payload: dict[str, Any]
     answer: str
 
+    @property
+    def key(self) -> Hashable | None:
+        return cache_key(self.module, self.payload)
+
 
 def make_grader(config: GraderConfig) -> Grader:
-    """The grader of a recipe. Starts no process before an answer needs one.
+    """The grader of a recipe. Starts no process before an answer needs one (but for `grader.code`, whose sandbox is tried at once).
 
     Raises:
-        ConfigError: `config.kind` names no grader, or an entry point that does not resolve.
+        ConfigError: `config.kind` names no grader, or an entry point that does not resolve; code without `grader.code`, or without a sandbox.
     """
     return RoutingGrader(config)
 
@@ -67,119 +72,233 @@ def make_grader(config: GraderConfig) -> Grader:
 class RoutingGrader:
     """Routes by `config.kind`, or by `problem.grader` if that is None.
 
-    `math`, `numeric`, `text` and `gym` judge the last complete box of the text. An entry point `module:function` gets the problem
-    and the whole text and returns a `Verdict`; it may be a coroutine function. It is called in a thread of its own, possibly
-    several at once, and given up after `config.deadline` seconds.
+    `math`, `numeric`, `text` and `gym` judge the answer that `config.format` cuts out of the text; `code` a fenced block, in a sandbox.
+    An entry point `module:function` gets the problem and the whole text and returns a `Verdict`; it may be a coroutine function. It is
+    called in a thread of its own, possibly several at once, and given up after `config.deadline` seconds.
     """
 
     def __init__(self, config: GraderConfig):
         self.config = config
-        self.pool = WorkerPool(config.workers)
+        self.pool = WorkerPool(config.workers, memory_mb=config.memory_mb)
+        self.cache: VerdictCache[Verdict] = VerdictCache()
+        self._code: CodeGrader | None = None
+        self._under_way: dict[Hashable, Future[Reply]] = {}
         if config.kind is not None:
-            check_kind(config.kind)
+            self._check(config.kind)
+        if config.code:
+            self._code = CodeGrader(workers=config.workers or default_workers(), deadline=config.code_deadline, memory_mb=config.memory_mb)
+
+    def _check(self, kind: str) -> str:
+        if check_kind(kind) == "code" and not self.config.code:
+            raise ConfigError("grader 'code' runs what the model wrote: allow it with grader.code = true (it needs bubblewrap)")
+        return kind
 
     async def grade(self, problem: Problem, text: str) -> Verdict:
         """See `Grader.grade`."""
         start = time.perf_counter()
-        kind = check_kind(self.config.kind or problem.grader)
+        kind = self._check(self.config.kind or problem.grader)
+        if kind == "code" and self._code is not None:
+            return await self._code.grade(problem, text)
         if kind not in KINDS:
-            return await _call_entry_point(resolve(kind), problem, text, self.config.deadline)
-        found = _begin(kind, problem, extract_boxed(text))
+            return await call_entry_point(resolve(kind), problem, text, self.config.deadline)
+        answer_format = self.config.format
+        if answer_format.startswith(REGEX_PREFIX):
+            found = await self._by_pattern(answer_format.removeprefix(REGEX_PREFIX), text)
+            if isinstance(found, Verdict):
+                return found
+        else:
+            found = formats.extract(text, answer_format)
+        return await self._grade(kind, problem, found, start)
+
+    async def grade_answer(self, problem: Problem, answer: str) -> Verdict:
+        """As `grade`, of an answer that is cut out already: says how a gold answer fares whatever the format (entry points get it in a box)."""
+        kind = self._check(self.config.kind or problem.grader)
+        if kind == "code":
+            return await self.grade(problem, answer if "```" in answer else f"```python\n{answer}\n```")
+        if kind not in KINDS:
+            return await self.grade(problem, f"\\boxed{{{answer}}}")
+        return await self._grade(kind, problem, answer, time.perf_counter())
+
+    async def _grade(self, kind: str, problem: Problem, answer: str | None, start: float) -> Verdict:
+        found = begin(kind, problem, answer, answer_format=self.config.format, hints=self.config.hints)
         if isinstance(found, Verdict):
             return replace(found, ms=(time.perf_counter() - start) * 1000)
-        return _conclude(found, await self.pool.run(found.module, found.payload, self.config.deadline))
+        known = self.cache.get(found.key) if found.key is not None else None
+        if known is not None:
+            return replace(known, answer=found.answer[:KEPT_ANSWER], ms=(time.perf_counter() - start) * 1000)
+        reply = await self._ask(found)
+        verdict = conclude(found, reply)
+        if found.key is not None and reply.status == "ok":
+            self.cache.put(found.key, verdict)
+        return verdict
+
+    async def _ask(self, work: Work) -> Reply:
+        """Ask a worker; rollouts that give the same answer at the same time ask once."""
+        key = work.key
+        future = self._under_way.get(key) if key is not None else None
+        if future is None or future.cancelled():
+            future = self.pool.submit(work.module, work.payload, self.config.deadline)
+            if key is not None:
+                self._under_way[key] = future
+                future.add_done_callback(lambda _: self._under_way.pop(key, None))
+        return await asyncio.shield(asyncio.wrap_future(future))
+
+    async def _by_pattern(self, pattern: str, text: str) -> str | None | Verdict:
+        reply = await self.pool.run("mulligan.grading.pattern", {"pattern": pattern, "text": text[-MAX_TEXT:]}, self.config.deadline)
+        if reply.status == "ok" and reply.value is not None:
+            return reply.value["answer"]
+        return Verdict(VerdictKind.UNGRADABLE, reason=f"the pattern of grader.format: {reply.detail or reply.status}", ms=reply.ms)
 
     def close(self) -> None:
         """See `Grader.close`."""
         self.pool.close()
+        if self._code is not None:
+            self._code.close()
 
 
-def grade_text(gold: str, text: str, *, kind: str = "math", deadline: float = 5.0) -> Verdict:
-    """Grade a whole attempt against a gold answer, waiting for the verdict. `deadline` in seconds.
+# -------------------------------------------------------------------------------------------------------------- single answers
+
+
+def grade_text(gold: str, text: str, *, kind: str = "math", deadline: float = DEADLINE) -> Verdict:
+    r"""Grade a whole attempt, its answer in a `\boxed{}`, against a gold answer, waiting for the verdict. `deadline` in seconds.
 
     Raises:
-        ConfigError: no such kind, or `gym`, which needs more than a gold answer.
+        ConfigError: no such kind, or `gym` or `code`, which need more than a gold answer.
     """
-    problem = _bare_problem(gold, kind)
+    problem = bare_problem(gold, kind)
     if kind not in KINDS:
-        return asyncio.run(_call_entry_point(resolve(kind), problem, text, deadline))
-    return _grade_now(kind, problem, extract_boxed(text), deadline)
+        return asyncio.run(call_entry_point(resolve(kind), problem, text, deadline))
+    return _grade_now(begin_text(problem, text), deadline)
 
 
-def grade_answer(gold: str, answer: str, *, kind: str = "math", deadline: float = 5.0) -> Verdict:
-    """Grade an answer that is cut out already; for `math` it may be a sentence with LaTeX in it. Otherwise as `grade_text`."""
-    problem = _bare_problem(gold, kind)
+def grade_answer(gold: str, answer: str, *, kind: str = "math", deadline: float = DEADLINE) -> Verdict:
+    """Grade an answer that is cut out already; for `math` both may be sentences with LaTeX in them. Otherwise as `grade_text`."""
+    problem = bare_problem(gold, kind)
     if kind not in KINDS:
         raise ConfigError(f"grader {kind!r} reads whole texts: use grade_text")
-    return _grade_now(kind, problem, answer[-MAX_ANSWER:] if kind == "math" else answer, deadline, sentence=True)
+    return _grade_now(begin_answer(problem, answer), deadline)
 
 
-def _grade_now(kind: str, problem: Problem, answer: str | None, deadline: float, *, sentence: bool = False) -> Verdict:
+def begin_text(problem: Problem, text: str) -> Verdict | Work:
+    """What of grading an attempt needs no worker."""
     start = time.perf_counter()
-    found = _begin(kind, problem, answer, sentence=sentence)
-    if isinstance(found, Verdict):
-        return replace(found, ms=(time.perf_counter() - start) * 1000)
-    return _conclude(found, _shared_pool().submit(found.module, found.payload, deadline).result())
+    return _timed(begin(problem.grader, problem, extract_boxed(text)), start)
 
 
-@lru_cache(maxsize=1)
-def _shared_pool() -> WorkerPool:
-    return WorkerPool(1)
+def begin_answer(problem: Problem, answer: str) -> Verdict | Work:
+    """What of grading an answer, which may be a sentence, needs no worker."""
+    start = time.perf_counter()
+    if problem.grader != "math":
+        return _timed(begin(problem.grader, problem, answer), start)
+    whole = math.look(problem.answer, answer) if len(answer) <= MAX_ANSWER else None
+    if whole is not None and whole.equal:
+        return _timed(_verdict(True, answer), start)
+    gold, found = with_decimal_comma(answer_of(problem.answer[-MAX_ANSWER:]), answer_of(answer[-MAX_ANSWER:]))
+    return _timed(begin("math", replace(problem, answer=gold), found), start)
 
 
-def _bare_problem(gold: str, kind: str) -> Problem:
-    if check_kind(kind) == "gym":
-        raise ConfigError("grader 'gym' needs the data set's whole entry: use make_grader with problems from a gym: source")
+def bare_problem(gold: str, kind: str) -> Problem:
+    """A problem of nothing but its gold answer. Raises ConfigError for a kind that needs more."""
+    if check_kind(kind) in ("gym", "code"):
+        need = {"gym": "the data set's whole entry: use make_grader with problems from a gym: source", "code": "the problem's tests: use make_grader"}
+        raise ConfigError(f"grader {kind!r} needs {need[kind]}")
     return Problem(id="", question="", answer=gold, grader=kind)
 
 
-# ----------------------------------------------------------------------------------------------------------------- verdicts
+def _timed(found: Verdict | Work, start: float) -> Verdict | Work:
+    return replace(found, ms=(time.perf_counter() - start) * 1000) if isinstance(found, Verdict) else found
 
 
-def _begin(kind: str, problem: Problem, answer: str | None, *, sentence: bool = False) -> Verdict | _Work:
-    """Everything that needs no worker: the verdict, or the question for one."""
+def _grade_now(found: Verdict | Work, deadline: float) -> Verdict:
+    if isinstance(found, Verdict):
+        return found
+    return conclude(found, shared_pool().submit(found.module, found.payload, deadline).result())
+
+
+@lru_cache(maxsize=1)
+def shared_pool() -> WorkerPool:
+    """The workers behind `grade_text`, `grade_answer` and `grade_pairs`."""
+    return WorkerPool()
+
+
+# ------------------------------------------------------------------------------------------------------------------- verdicts
+
+
+def begin(kind: str, problem: Problem, answer: str | None, *, answer_format: str = "boxed", hints: bool = False) -> Verdict | Work:
+    """Everything that needs no worker: the verdict, or the question for one. `answer`: what the format cut out."""
+    fields = dict(NO_HINT) if hints and kind == "math" else {}
     if answer is None or not answer.strip():
-        return Verdict(VerdictKind.NO_ANSWER, reason="no complete \\boxed{}" if answer is None else "the box is empty")
-    gold = problem.answer
+        reason = formats.missing(answer_format) if answer is None else "the box is empty" if answer_format == "boxed" else "the answer is empty"
+        return Verdict(VerdictKind.NO_ANSWER, reason=reason)
+    try:
+        tolerance = tolerance_of(problem.meta)
+    except ValueError as error:
+        return Verdict(VerdictKind.UNGRADABLE, answer[:KEPT_ANSWER], str(error))
+    if kind != "gym" and (fault := _gold_fault(problem.answer)):
+        return Verdict(VerdictKind.UNGRADABLE, answer[:KEPT_ANSWER], fault)
     if len(answer) > MAX_ANSWER:
-        return _verdict(False, answer, f"the answer is longer than {MAX_ANSWER} characters")
+        return _verdict(False, answer, f"the answer is longer than {MAX_ANSWER} characters", fields=fields)
     if kind == "text":
-        return _verdict(same_text(gold, answer), answer)
+        return _verdict(same_text(problem.answer, answer), answer)
     if kind == "numeric":
-        return _numeric(gold, answer)
+        return _numeric(problem.answer, answer, tolerance)
     if kind == "gym":
-        entry = dict(problem.meta.get("entry", problem.meta))
-        name = problem.meta.get("dataset") or entry.get("metadata", {}).get("source_dataset")
-        if not name:
-            return Verdict(VerdictKind.UNGRADABLE, answer[:KEPT_ANSWER], "the problem carries no reasoning-gym entry")
-        return _Work("mulligan.grading.gym", {"name": name, "entry": entry, "answer": answer}, answer)
-    decided = math.decide(gold, answer)
-    if decided is not None and (decided[0] or not sentence):
-        return _verdict(decided[0], answer, decided[1])
-    return _Work("mulligan.grading.symbolic", {"gold": gold, "answer": answer, "sentence": sentence}, answer)
+        return _gym(problem, answer)
+    return _math(problem.answer, answer, tolerance, hints)
 
 
-def _numeric(gold: str, answer: str) -> Verdict:
+def _gold_fault(gold: str) -> str | None:
+    if not gold.strip():
+        return "the gold answer is empty"
+    if len(gold) > MAX_DEPTH and depth_of(gold) > MAX_DEPTH:
+        return f"the gold answer is nested more than {MAX_DEPTH} deep"
+    return None
+
+
+def _math(gold: str, answer: str, tolerance: Tolerance | None, hints: bool) -> Verdict | Work:
+    decided = math.look(gold, answer, tolerance, with_hints=hints)
+    if decided is not None:
+        return _verdict(decided.equal, answer, decided.reason, fields=decided.fields or {})
+    payload: dict[str, Any] = {"gold": gold, "answer": answer}
+    if tolerance is not None:
+        payload["tolerance"] = (str(tolerance.absolute), str(tolerance.relative))
+    if hints:
+        payload["hints"] = True
+    return Work("mulligan.grading.symbolic", payload, answer)
+
+
+def _gym(problem: Problem, answer: str) -> Verdict | Work:
+    entry = dict(problem.meta.get("entry", problem.meta))
+    name = problem.meta.get("dataset") or entry.get("metadata", {}).get("source_dataset")
+    if not name:
+        return Verdict(VerdictKind.UNGRADABLE, answer[:KEPT_ANSWER], "the problem carries no reasoning-gym entry")
+    return Work("mulligan.grading.gym", {"name": name, "entry": entry, "answer": answer}, answer)
+
+
+def _numeric(gold: str, answer: str, tolerance: Tolerance | None) -> Verdict:
     gold_number = parse_number(strip_assignment(gold))
     if gold_number is None:
         return Verdict(VerdictKind.UNGRADABLE, answer[:KEPT_ANSWER], f"the gold answer {gold[:80]!r} is not a plain number")
     number = parse_number(strip_assignment(answer))
     if number is None:
         return _verdict(False, answer, "the answer is not a plain number")
-    return _verdict(same_number(gold_number, number), answer)
+    return _verdict(same_number(gold_number, number, tolerance), answer)
 
 
-def _verdict(equal: bool, answer: str, reason: str | None = None, ms: float = 0.0) -> Verdict:
-    return Verdict(VerdictKind.CORRECT if equal else VerdictKind.WRONG, answer[:KEPT_ANSWER], None if equal else reason, ms)
+def _verdict(equal: bool, answer: str, reason: str | None = None, ms: float = 0.0, fields: dict[str, str] | None = None) -> Verdict:
+    return Verdict(VerdictKind.CORRECT if equal else VerdictKind.WRONG, answer[:KEPT_ANSWER], None if equal else reason, ms, fields or {})
 
 
-def _conclude(work: _Work, reply: Reply) -> Verdict:
+def conclude(work: Work, reply: Reply) -> Verdict:
     """A worker's reply as a verdict. What goes wrong after the gold answer was read is the answer's doing: wrong, with the reason."""
     if reply.status == "ok" and reply.value is not None:
-        return _verdict(reply.value["equal"], work.answer, reply.value["reason"], reply.ms)
+        return _verdict(reply.value["equal"], work.answer, reply.value["reason"], reply.ms, reply.value.get("fields"))
+    fields = dict(NO_HINT) if work.payload.get("hints") else None
     reason = {"timeout": "timeout", "memory": "memory", "died": "the comparison crashed"}.get(reply.status)
+    if reply.stage == "gold" and reply.status == "error":
+        reason = f"the answer cannot be read ({reply.detail})"
     if reason and reply.stage == "gold":
-        return _verdict(False, work.answer, reason, reply.ms)
+        return _verdict(False, work.answer, reason, reply.ms, fields)
     if reason:
         reason = f"{reason} while the gold answer was read"
     elif reply.status == "error":
@@ -187,72 +306,3 @@ def _conclude(work: _Work, reply: Reply) -> Verdict:
     else:
         reason = f"no grading worker: {reply.detail}"
     return Verdict(VerdictKind.UNGRADABLE, work.answer[:KEPT_ANSWER], reason, reply.ms)
-
-
-# ------------------------------------------------------------------------------------------------------------- entry points
-
-
-def check_kind(kind: str) -> str:
-    """The kind itself. Raises ConfigError if it is no known kind and no entry point that resolves."""
-    if kind not in KINDS:
-        resolve(kind)
-    return kind
-
-
-@lru_cache(maxsize=64)
-def resolve(kind: str) -> EntryPoint:
-    """The function behind `module:function`. Raises ConfigError, with what to change, if there is none."""
-    module_name, colon, name = kind.partition(":")
-    if not colon or not module_name or not name:
-        raise ConfigError(f"grader {kind!r} is not known: use {', '.join(KINDS)}, or module:function")
-    try:
-        found: Any = importlib.import_module(module_name)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except ImportError as error:
-        raise ConfigError(f"grader {kind!r}: cannot import {module_name} ({error}); install it or add its folder to PYTHONPATH") from None
-    except AttributeError:
-        raise ConfigError(f"grader {kind!r}: module {module_name} has no {name}") from None
-    except Exception as error:
-        raise ConfigError(f"grader {kind!r}: importing {module_name} raised {type(error).__name__}: {error}; mend the module") from None
-    if not callable(found):
-        raise ConfigError(f"grader {kind!r} is not a function: name one that takes (problem, text) and returns a Verdict")
-    return found
-
-
-async def _call_entry_point(function: EntryPoint, problem: Problem, text: str, deadline: float) -> Verdict:
-    start = time.perf_counter()
-    try:
-        if inspect.iscoroutinefunction(function):
-            result = await asyncio.wait_for(function(problem, text), deadline)
-        elif getattr(function, "__module__", "").startswith("mulligan."):
-            result = function(problem, text)  # our own are quick and pure: a thread would cost more than they do
-        else:
-            result = await asyncio.wait_for(_in_thread(function, problem, text), deadline)
-    except TimeoutError:
-        return Verdict(VerdictKind.UNGRADABLE, reason=f"the grader took more than {deadline:g} s", ms=(time.perf_counter() - start) * 1000)
-    except Exception as error:
-        return Verdict(VerdictKind.UNGRADABLE, reason=f"the grader raised {type(error).__name__}: {error}")
-    if not isinstance(result, Verdict):
-        return Verdict(VerdictKind.UNGRADABLE, reason=f"the grader returned {type(result).__name__}, not a Verdict")
-    return replace(result, ms=result.ms or (time.perf_counter() - start) * 1000)
-
-
-async def _in_thread(function: EntryPoint, problem: Problem, text: str) -> Any:
-    """Call in a daemon thread. Not `asyncio.to_thread`, whose pool is joined at exit: a function that hangs would hang the run."""
-    future: Future[Any] = Future()
-
-    def call() -> None:
-        if not future.set_running_or_notify_cancel():
-            return
-        try:
-            result = function(problem, text)
-        except BaseException as error:
-            with contextlib.suppress(Exception):
-                future.set_exception(error if isinstance(error, Exception) else RuntimeError(type(error).__name__))
-        else:
-            with contextlib.suppress(Exception):
-                future.set_result(result)
-
-    threading.Thread(target=call, name="grader-entry-point", daemon=True).start()
-    return await asyncio.wrap_future(future)

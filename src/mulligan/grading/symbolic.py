@@ -1,148 +1,205 @@
-r"""Symbolic comparison with Hugging Face's Math-Verify. Runs in a worker process only: it may take for ever, or all memory.
+r"""The judge that knows algebra. Runs in a worker process only: it may take for ever, or all memory.
 
-No text of a model is ever evaluated as Python here: of Math-Verify's extractors only the LaTeX one is used, whose parser builds
-expressions from a grammar; the one for plain expressions, which calls SymPy's `parse_expr`, is left out.
+What may be compared has been settled by the kinds of the answers (`compare.py`); here the expressions at their leaves are read with
+latex2sympy and compared by value (`algebra.py`).
 """
 
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable
-from functools import lru_cache
+from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
-from latex2sympy2_extended import NormalizationConfig, normalize_latex
-from math_verify import LatexExtractionConfig, parse, verify
-from math_verify.parser import parse_latex_cached
-from sympy import Basic, Float, UnevaluatedExpr
+from mulligan.grading.algebra import Unreadable, equal, no_evaluation, parse, ratio, value
+from mulligan.grading.answers import Answer, read
+from mulligan.grading.compare import Comparer, Judge
+from mulligan.grading.hints import NO_HINT, hints
+from mulligan.grading.normalize import canonical, clean
+from mulligan.grading.numeric import Number, Tolerance
+from mulligan.grading.regions import Region, exact, regions_of
 
-from mulligan.grading.math import clean, decide
-from mulligan.grading.numeric import parse_number
-
-# Math-Verify warns that its own timeouts are off; the deadline of the worker process stands in for them.
-logging.getLogger("math_verify").setLevel(logging.CRITICAL)
 logging.getLogger("latex2sympy2_extended").setLevel(logging.CRITICAL)
 
-_NORMALIZATION = NormalizationConfig(basic_latex=True, units=True, malformed_operators=True, nits=True, boxed="none", equations=False)
-_WITHOUT_UNITS = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none", equations=False)
-_EXTRACTION = (LatexExtractionConfig(),)
-_MATH_INSIDE = re.compile(r"\\{1,2}boxed|\\fbox|(?<!\\)\$|\\\(|\\\[")
-_BOX = re.compile(r"\\{1,2}boxed|\\fbox")
-_MATH_SPAN = re.compile(r"\$\$[^$]+\$\$|\$[^$\n]+\$|\\\([^\n]+?\\\)|\\\[.+?\\\]", re.DOTALL)
-_PROSE = re.compile(r"(?<![\\a-zA-Z{])[A-Za-z]{2,} +[A-Za-z]{2,}")
-_PLAIN_NUMBER = re.compile(r"(?<![\w.,/^_-])-?[$€£]?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?")
-_DECIMAL_COMMA = re.compile(r"(-?\d+),(\d+)")
+FLOAT_DIGITS = 15
+"""A gold answer written with so many digits is a machine's rounding of an exact value, and stands for that value."""
 
 
 def run(payload: dict[str, Any], progress: Callable[[str], None]) -> dict[str, Any]:
-    """Compare `payload["answer"]` with `payload["gold"]`; `sentence` says that the answer may be a whole sentence.
+    """Compare `payload["answer"]` with `payload["gold"]`; `tolerance` (absolute, relative: fractions as text) and `hints` may be given.
 
     Calls `progress("gold")` once the gold answer is read: whatever takes too long or breaks after that is the answer's doing.
     """
-    gold = parse_gold(payload["gold"])
-    progress("gold")
-    try:
-        answer = parse_sentence(payload["answer"]) if payload.get("sentence") else parse_answer(clean(payload["answer"]))
-    except (MemoryError, KeyboardInterrupt):
-        raise
-    except Exception as error:
-        return {"equal": False, "reason": f"the answer cannot be read ({type(error).__name__})"}
-    if not answer:
-        return {"equal": False, "reason": "the answer cannot be read"}
-    if payload.get("sentence") and len(answer) > 1 and isinstance(answer[-1], str):
-        quick = decide(payload["gold"], answer[-1])
-        if quick is not None:
-            return {"equal": quick[0], "reason": quick[1] or None}
-    equal = any(_equal(g, a) for g in gold for a in answer)
-    return {"equal": equal, "reason": None}
+    with no_evaluation():
+        if canonical(clean(payload["gold"])) == canonical(clean(payload["answer"])):
+            return {"equal": True, "reason": None, "fields": dict(NO_HINT) if payload.get("hints") else {}}
+        gold = read(payload["gold"], gold=True)
+        tolerance = Tolerance(*map(Fraction, payload["tolerance"])) if payload.get("tolerance") else None
+        judge = Algebra(tolerance)
+        judge.prepare(gold)
+        progress("gold")
+        answer = read(payload["answer"])
+        comparer = Comparer(judge, tolerance)
+        found = comparer.same(gold, answer)
+        reason = None if found else comparer.reason or judge.reason
+        fields = hints(gold, answer, bool(found), comparer) if payload.get("hints") else {}
+    return {"equal": bool(found), "reason": reason, "fields": fields}
 
 
-@lru_cache(maxsize=512)
-def parse_gold(gold: str) -> list[Any]:
-    """A gold answer as Math-Verify compares it: the expression, if there is one, and its normalised text."""
-    if "boxed" in gold:
-        return parse(gold, extraction_config=_EXTRACTION, parsing_timeout=None)  # type: ignore[arg-type]
-    return parse_answer(clean(gold))
+class Algebra(Judge):
+    """Answers every question; `reason` says what could not be read."""
+
+    def __init__(self, tolerance: Tolerance | None = None):
+        self.tolerance = tolerance
+        self.reason: str | None = None
+
+    def prepare(self, gold: Answer) -> None:
+        """Read and evaluate every expression of the gold answer, so that its cost is not laid to the answer."""
+        for part in (gold, *gold.parts):
+            if part.kind == "expression" and not part.parts:
+                try:
+                    value(parse(part.text))
+                except Unreadable:
+                    self.reason = "the gold answer is compared as text"
+            elif part is not gold:
+                self.prepare(part)
+
+    def expressions(self, gold: Answer, answer: Answer) -> bool:
+        pair = self._pair(_text(gold), _text(answer))
+        if pair is None:
+            return False
+        a, b = pair
+        if equal(a, b):
+            return True
+        if not a.free_symbols and not b.free_symbols:
+            return self._near(gold, a, b)
+        return False
+
+    def _pair(self, gold: str, answer: str) -> tuple[Any, Any] | None:
+        try:
+            a = parse(gold)
+        except Unreadable:
+            self.reason = "the gold answer is compared as text"
+            return None
+        try:
+            return a, parse(answer)
+        except Unreadable as error:
+            self.reason = f"the answer cannot be read ({error})"
+            return None
+
+    def _near(self, gold: Answer, a: Any, b: Any) -> bool:
+        """Within the declared tolerance, or the exact value that a gold answer of machine precision was rounded from."""
+        u, v = value(a), value(b)
+        if u is None or v is None or not u.is_real or not v.is_real:
+            return False
+        if self.tolerance is not None and self.tolerance.allows(Fraction(str(u)), Fraction(str(v))):
+            return True
+        whole, _, decimals = gold.text.lstrip("-").partition(".")
+        if gold.kind != "number" or not decimals.isdigit() or len((whole + decimals).lstrip("0")) < FLOAT_DIGITS:
+            return False
+        return abs(Fraction(str(u)) - Fraction(str(v))) <= Fraction(1, 10 ** len(decimals))
+
+    # ------------------------------------------------------------------------------------------------ equations, inequalities
+
+    def equations(self, gold: Answer, answer: Answer) -> bool:
+        left, right = _sides(gold), _sides(answer)
+        if left is None or right is None:
+            return False
+        found = self._differences([left], [right])
+        return found is not None and ratio(*found[0]) is not None
+
+    def relations(self, gold: Answer, answer: Answer) -> bool:
+        ours, theirs = _links(gold), _links(answer)
+        if [sign for _, sign, _ in ours] != [sign for _, sign, _ in theirs]:
+            return False
+        found = self._differences([(a, b) for a, _, b in ours], [(a, b) for a, _, b in theirs])
+        if found is None:
+            return False
+        for (a, b), (_, sign, _) in zip(found, ours, strict=True):
+            factor = ratio(a, b)
+            if factor is None or (sign in ("<", "<=") and not (factor.is_real and factor > 0)):
+                return False
+        return True
+
+    def _differences(self, gold: list[tuple[str, str]], answer: list[tuple[str, str]]) -> list[tuple[Any, Any]] | None:
+        found = []
+        for g, a in zip(gold, answer, strict=True):
+            left, right = self._pair(g[0], a[0]), self._pair(g[1], a[1])
+            if left is None or right is None:
+                return None
+            found.append((left[0] - right[0], left[1] - right[1]))
+        return found
+
+    # -------------------------------------------------------------------------------------------------------------- regions
+
+    def regions(self, gold: Answer, answer: Answer) -> bool:
+        ours, theirs = regions_of(gold), regions_of(answer)
+        if ours is None or theirs is None:
+            return False
+        left, right = ([self._in_numbers(r) for r in regions] for regions in (ours, theirs))
+        if None in left or None in right:
+            return False
+        return exact(left) == exact(right)  # type: ignore[arg-type]
+
+    def _in_numbers(self, region: Region) -> Region | None:
+        """Ends as numbers of 25 digits: ends that are equal come out equal."""
+        ends = []
+        for end in (region.low, region.high):
+            if end is None or (end.number is not None and not end.number.percent):
+                ends.append(end)
+                continue
+            try:
+                found = value(parse(_text(end)))
+            except Unreadable:
+                return None
+            if found is None or not found.is_real:
+                return None
+            ends.append(Answer("number", end.text, number=Number(Fraction(str(found.evalf(25))))))
+        return replace(region, low=ends[0], high=ends[1])
 
 
-def parse_answer(answer: str) -> list[Any]:
-    """An answer that was cut out: the expression, if it parses, and its normalised text (Math-Verify's own form of a result)."""
-    text = normalize_latex(answer, _NORMALIZATION)
-    if text.count("{") != text.count("}"):
-        text = normalize_latex(answer, _WITHOUT_UNITS)  # stripping a "unit" tore a group apart
-    if not text:
-        return []
-    try:
-        return [parse_latex_cached(text), text]
-    except MemoryError:
-        raise
-    except Exception:  # the parser raises whatever it meets; what it cannot read is compared as text
-        return [text]
+def _text(answer: Answer) -> str:
+    """LaTeX of one expression, or of a number (the fast path's reading, which knows more spellings than the parser)."""
+    if answer.kind == "number" and answer.number is not None:
+        number = Fraction(answer.number.value) / (100 if answer.number.percent else 1)
+        sign = "-" if number < 0 else ""
+        return f"{sign}{abs(number.numerator)}" if number.denominator == 1 else rf"{sign}\frac{{{abs(number.numerator)}}}{{{number.denominator}}}"
+    return answer.text
 
 
-def parse_sentence(answer: str) -> list[Any]:
-    """An answer that may be a whole sentence with LaTeX in it: its boxes, else its last formula or plain number."""
-    prose = _PROSE.search(answer) is not None
-    number = _number_after_math(answer) if prose and not _BOX.search(answer) else None
-    if number is None and _MATH_INSIDE.search(answer):
-        found = parse(answer, extraction_config=_EXTRACTION, parsing_timeout=None)  # type: ignore[arg-type]
-        if found:
-            return found
-    answer = (number or answer).strip()
-    if (match := _DECIMAL_COMMA.fullmatch(answer)) and parse_number(answer) is None:
-        answer = f"{match[1]}.{match[2]}"
-    return parse_answer(clean(answer))
+def _sides(answer: Answer) -> tuple[str, str] | None:
+    if answer.kind == "equation":
+        return (_text(answer.parts[0]), _text(answer.parts[1])) if not answer.parts[1].parts else None
+    return (answer.name, _text(answer)) if answer.name is not None and not answer.parts else None
 
 
-def _number_after_math(text: str) -> str | None:
-    """The last plain number of a sentence, if no formula stands behind it."""
-    end = max((match.end() for match in _MATH_SPAN.finditer(text)), default=0)
-    numbers = _PLAIN_NUMBER.findall(text[end:])
-    return numbers[-1].rstrip(",") if numbers else None
+def _links(answer: Answer) -> list[tuple[str, str, str]]:
+    """The links of a chain as (left, sign, right), all in the direction of `<`."""
+    texts = [_text(part) for part in answer.parts]
+    links = [(texts[i], sign, texts[i + 1]) for i, sign in enumerate(answer.signs)]
+    if all(sign in (">", ">=") for sign in answer.signs):
+        links.reverse()
+    return [(b, sign.replace(">", "<"), a) if sign in (">", ">=") else (a, sign, b) for a, sign, b in links]
 
 
 _WARM_UP = (
     (r"\frac{\sqrt{3}}{2}", r"\sqrt{3}/2"),
     (r"\left( 3, \frac{\pi}{2} \right)", r"(3, \pi/2)"),
     (r"x^2 + 2x y - 1", r"(x+1)^2 - 2"),
-    (r"\begin{pmatrix} 1 \\ -2 \end{pmatrix}", r"\begin{bmatrix} 1 \\ -3 \end{bmatrix}"),
-    (r"[0, 1) \cup (2,\infty)", r"x \in (-\infty, 2]"),
+    (r"\begin{pmatrix} x \\ -2 \end{pmatrix}", r"\begin{bmatrix} x+1-1 \\ -3 \end{bmatrix}"),
+    (r"[0, 1) \cup (\sqrt{2},\infty)", r"x \in (-\infty, 2]"),
     (r"y = 2x + 3", r"2x - y + 3 = 0"),
-    (r"1, -2", r"\{1 \pm \sqrt{5}\}"),
-    (r"\sin^2 x + \log_{2} 3", r"\cos x"),
+    (r"1, -\sqrt{5}", r"\{1 \pm \sqrt{5}\}"),
+    (r"\sin^2 x + \log_{2} 3 + \ln x", r"\cos x - e^{2x}"),
     (r"\lfloor n/2 \rfloor + n!", r"\binom{n}{k} \cdot 3^{n}"),
-    (r"6 - 5i", r"1 \le x < 28\%"),
-    (r"30^\circ", r"5 \text{ cm}^2"),
+    (r"6 - 5i", r"|x| + \frac{1}{3+i}"),
+    (r"x + y \le \tan 30^\circ", r"\sqrt[3]{2} \ge f(x)"),
 )
 
 
 def warm_up() -> None:
     """Have the parser's tables, the regular expressions and SymPy's lazy imports ready before the workers are forked."""
     for gold, answer in _WARM_UP:
-        run({"gold": gold, "answer": answer, "sentence": True}, lambda stage: None)
-    parse_latex_cached.cache_clear()
-
-
-def _equal(gold: Any, answer: Any) -> bool:
-    return bool(verify(gold, answer, timeout_seconds=None)) and not _differ_by_little(gold, answer)  # type: ignore[arg-type]
-
-
-def _differ_by_little(gold: Any, answer: Any) -> bool:
-    """Whether two exact constants that passed as equal differ after all: Math-Verify takes any difference below 1e-15 for none.
-
-    Not where a decimal or a percentage stands: there Math-Verify's own rules are wanted.
-    """
-    try:
-        if not (isinstance(gold, Basic) and isinstance(answer, Basic)) or gold == answer or gold.free_symbols or answer.free_symbols:
-            return False
-        if gold.has(Float, UnevaluatedExpr) or answer.has(Float, UnevaluatedExpr):
-            return False
-        a: Any = gold.doit()
-        b: Any = answer.doit()
-        if a.is_Rational and b.is_Rational:
-            return bool(a != b)
-        size = max(abs(complex(a.evalf(30))), abs(complex(b.evalf(30))))
-        return abs(complex((a - b).evalf(30))) > 1e-12 * size
-    except (TypeError, ValueError, AttributeError, ArithmeticError):
-        return False
+        run({"gold": gold, "answer": answer, "hints": True}, lambda stage: None)
+    parse.cache_clear()

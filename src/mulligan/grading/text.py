@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-_WRAPPER = re.compile(r"\s*\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mathit|mbox)\s*\{([^{}]*)\}\s*")
+_WRAPPER = re.compile(r"\s*\\(?:text|textbf|textit|textrm|textsf|texttt|textnormal|mathrm|mathbf|mathit|mathsf|boldsymbol|bm|underline|operatorname|mbox|hbox)\s*\{([^{}]*)\}\s*")
 # All the signs that are typed or typeset for a minus, made one: no two of them ever mean different things in an answer.
 MINUS_SIGNS = str.maketrans(dict.fromkeys("\u2212\u2010\u2011\u2012\u2013\u2014\ufe63\uff0d", "-"))
 

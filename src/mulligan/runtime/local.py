@@ -33,7 +33,7 @@ def make_player(recipe: Recipe, policy: Policy, *, precision: Precision = "exact
     ends = [] if extra is None else [extra] if isinstance(extra, int) else list(extra)
     chat = Chat(policy.tokenizer, extra_end_ids=ends)
     sampler = LocalSampler(policy, max_rows=recipe.sampling.max_rows, prefill_tokens=recipe.sampling.prefill_tokens, precision=precision)
-    return Player(Protocol(recipe.protocol, recipe.attempts, recipe.reward), chat, make_grader(recipe.grader), sampler)
+    return Player(Protocol(recipe.protocol, recipe.attempts, recipe.reward), chat, make_grader(recipe.grader), sampler, recipe.grader.format)
 
 
 class LocalWorkers:

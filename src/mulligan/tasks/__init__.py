@@ -1,7 +1,7 @@
 """Problems: from files, the Hugging Face Hub, reasoning-gym and our own generators, all named by one source string."""
 
 from mulligan.tasks.boxed import last_boxed
-from mulligan.tasks.problems import ProblemSet, SetAside, content_id, make_problem, self_check
+from mulligan.tasks.problems import ProblemSet, SetAside, content_id, grade_answer, make_problem, self_check
 from mulligan.tasks.sources import demonstrator, load_problems
 
-__all__ = ["ProblemSet", "SetAside", "content_id", "demonstrator", "last_boxed", "load_problems", "make_problem", "self_check"]
+__all__ = ["ProblemSet", "SetAside", "content_id", "demonstrator", "grade_answer", "last_boxed", "load_problems", "make_problem", "self_check"]

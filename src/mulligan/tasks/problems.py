@@ -62,8 +62,14 @@ def make_problem(question: str, answer: str, grader: str, source: str, meta: Map
     return Problem(content_id(question, answer, grader, meta), question, answer, grader, source, meta)
 
 
+async def grade_answer(grader: Grader, problem: Problem, answer: str) -> Verdict:
+    r"""The verdict on an answer, whatever format attempts mark theirs by: a grader that has no word for it gets `\boxed{answer}`."""
+    cut_out = getattr(grader, "grade_answer", None)
+    return await (cut_out(problem, answer) if cut_out else grader.grade(problem, f"\\boxed{{{answer}}}"))
+
+
 async def self_check(problems: ProblemSet, grader: Grader, *, concurrency: int = 256) -> ProblemSet:
-    r"""Grade every gold answer, written `\boxed{gold}`, against itself; those that fail move to `set_aside`.
+    """Grade every gold answer against itself; those that fail move to `set_aside`.
 
     Problems that agree in question, answer and grader (draws of a stream) are graded once. Problems without a gold answer
     cannot be checked and stay (see `ProblemSet.unchecked`).
@@ -80,7 +86,7 @@ async def self_check(problems: ProblemSet, grader: Grader, *, concurrency: int =
             todo.append(problem)
     for start in range(0, len(todo), concurrency):
         part = todo[start : start + concurrency]
-        verdicts = await asyncio.gather(*(grader.grade(p, f"\\boxed{{{p.answer}}}") for p in part))
+        verdicts = await asyncio.gather(*(grade_answer(grader, p, p.answer) for p in part))
         for problem, verdict in zip(part, verdicts, strict=True):
             if not verdict.correct:
                 why = f": {verdict.reason}" if verdict.reason else ""

@@ -20,7 +20,9 @@ Rows = Iterator[tuple[str, dict[str, Any]]]
 
 _FILE_KEYS = ("question", "answer", "context", "grader", "limit")
 _HUB_KEYS = (*_FILE_KEYS, "config", "revision")
-_GRADERS = ("math", "numeric", "text")
+_GRADERS = ("math", "numeric", "text", "code")
+_META_KEYS = ("tolerance", "relative_tolerance", "tests", "entry_point")
+"""Of a row's `meta` object, what graders read."""
 
 
 def load(scheme: str, name: str, query: dict[str, str], *, source: str, limit: int | None) -> ProblemSet:
@@ -42,7 +44,7 @@ def load(scheme: str, name: str, query: dict[str, str], *, source: str, limit: i
     aside: list[SetAside] = []
     for place, row in rows:
         question, answer = columns.read(place, row)
-        problem = make_problem(question, answer, grader, source)
+        problem = make_problem(question, answer, grader, source, _meta(row))
         if problem.id in first_seen:
             aside.append(SetAside(problem, f"duplicate of {first_seen[problem.id]}"))
             continue
@@ -51,6 +53,11 @@ def load(scheme: str, name: str, query: dict[str, str], *, source: str, limit: i
         if len(problems) == limit:
             break
     return ProblemSet(tuple(problems), source, tuple(aside))
+
+
+def _meta(row: dict[str, Any]) -> dict[str, Any]:
+    meta = row.get("meta")
+    return {key: meta[key] for key in _META_KEYS if meta.get(key) is not None} if isinstance(meta, dict) else {}
 
 
 # ------------------------------------------------------------------------------------------------------------------- files

@@ -1,0 +1,203 @@
+r"""LaTeX expressions as SymPy's, and whether two of them are equal. Runs in a worker process only: it may take for ever, or all memory.
+
+latex2sympy builds expressions from a grammar, unevaluated. Equality is decided by value, not by rewriting: constants are compared to as
+many digits as it takes (SymPy's `evalf` raises its working precision until a difference is either seen or lost beyond 200 digits), and
+expressions with variables at fixed points, to 50 digits. Text of a model is never evaluated as Python: while a model's text is worked on,
+the one door through which SymPy evaluates strings is shut (`no_evaluation`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+
+import sympy
+from latex2sympy2_extended import NormalizationConfig, normalize_latex
+from latex2sympy2_extended.latex2sympy2 import ConversionConfig, _Latex2Sympy
+from sympy.core.function import AppliedUndef
+from sympy.parsing import sympy_parser
+
+_NORMALIZATION = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none", equations=False)
+_PRIME = re.compile(r"([A-Za-z])('+)(?:_\{?([A-Za-z0-9]+)\}?)?")
+_CALL = re.compile(r"(?<![\\a-zA-Z])([a-zA-Z](?:_(?:\{[^{}]*\}|[A-Za-z0-9]))?)\((?!-?[0-9]+\))")
+_FUNCTIONS = frozenset("fghuyFGHPQWI")
+_TRIG = re.compile(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
+_DISCRETE = (sympy.floor, sympy.ceiling, sympy.factorial, sympy.binomial, sympy.Mod, sympy.Sum, sympy.Product)
+
+DIGITS = 60
+AGREE = sympy.Float("1e-50")
+
+
+MAX_EXPONENT = 10_000
+"""Powers of ten in `1e5` beyond this are not read."""
+
+
+class Unreadable(ValueError):
+    """The text is no expression that latex2sympy understands."""
+
+
+class _Reader(_Latex2Sympy):
+    """latex2sympy, but for its numbers: it hands their digits to `sympy.Number`, which evaluates them as Python. Here decimals are exact."""
+
+    def parse_number(self, text: str) -> Any:
+        digits, _, exponent = text.replace(",", "").lower().partition("e")
+        if exponent and abs(int(exponent)) > MAX_EXPONENT:
+            raise Unreadable("exponent")
+        number = Fraction(digits) * Fraction(10) ** int(exponent or 0)
+        return sympy.Rational(number.numerator, number.denominator)
+
+
+@contextmanager
+def no_evaluation() -> Iterator[None]:
+    """While it holds, every string that SymPy would evaluate as Python raises instead (`sympify`, `parse_expr`, `N` on a string)."""
+    was = sympy_parser.eval_expr, sympy_parser.parse_expr
+    sympy_parser.eval_expr = sympy_parser.parse_expr = _refuse
+    try:
+        yield
+    finally:
+        sympy_parser.eval_expr, sympy_parser.parse_expr = was
+
+
+def _refuse(*args: Any, **kwargs: Any) -> Any:
+    raise ValueError("text of a model is not evaluated")
+
+
+# --------------------------------------------------------------------------------------------------------------------- parsing
+
+
+@lru_cache(maxsize=2048)
+def parse(text: str) -> Any:
+    """A canonical expression as SymPy's: decimals as exact rationals, `i` as the imaginary unit, calls of unknown functions as symbols.
+
+    Raises:
+        Unreadable: latex2sympy cannot read it.
+    """
+    degrees = r"^\circ" in text and _TRIG.search(text) is not None
+    written = _PRIME.sub(lambda m: f"{m[1]}_{{{m[3] or ''}{'p' * len(m[2])}}}", text)
+    written = _CALL.sub(lambda m: m[0] if m[1][0] in _FUNCTIONS else rf"{m[1]} \cdot (", written)
+    try:
+        reader = _Reader(None, is_real=True, convert_degrees=degrees, config=ConversionConfig(lowercase_symbols=False))
+        found = reader.parse(normalize_latex(written, _NORMALIZATION))
+    except (MemoryError, KeyboardInterrupt):
+        raise
+    except Exception as error:  # the parser raises whatever it meets
+        raise Unreadable(type(error).__name__) from None
+    if not isinstance(found, (sympy.Expr, sympy.MatrixBase)):
+        raise Unreadable(type(found).__name__)
+    return _plain(found)
+
+
+def _plain(found: Any) -> Any:
+    if isinstance(found, sympy.MatrixBase):
+        return found.applyfunc(_plain)
+    opaque = {part: sympy.Symbol(f"<{part}>", real=True) for part in found.atoms(AppliedUndef, sympy.Derivative)}
+    if opaque:
+        found = found.xreplace(opaque)
+    if found.has(sympy.Sum, sympy.Product):
+        return found  # there `i` counts
+    swaps = {s: sympy.I for s in found.free_symbols if s.name == "i"}
+    return found.xreplace(swaps) if swaps else found
+
+
+# -------------------------------------------------------------------------------------------------------------------- equality
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Whether two parsed expressions have the same value wherever both have one."""
+    if a == b:
+        return True
+    if _is_matrix(a) or _is_matrix(b):
+        return _equal_matrices(a, b)
+    if not a.free_symbols and not b.free_symbols:
+        return equal_constants(a, b)
+    found = [(u, v) for point in points(a, b) if (u := value(a, point)) is not None and (v := value(b, point)) is not None]
+    return len(found) >= 2 and all(_agree(u, v) for u, v in found)
+
+
+def equal_constants(a: Any, b: Any) -> bool:
+    """Exact equality of two constants, as far as 200 digits tell."""
+    u, v = value(a), value(b)
+    if u is None or v is None:
+        return False
+    if not _agree(u, v):
+        return False
+    difference = (a - b).evalf(15, maxn=220)
+    return all(_vanishes(part) for part in difference.as_real_imag())
+
+
+def ratio(a: Any, b: Any) -> Any:
+    """The constant c with a = c b wherever both have a value, not 0; None if there is none."""
+    found = []
+    for point in points(a, b):
+        u, v = value(a, point), value(b, point)
+        if u is not None and v is not None and v != 0 and u != 0:
+            found.append(u / v)
+    if len(found) < 2 or not all(_agree(found[0], one) for one in found[1:]):
+        return None
+    return found[0]
+
+
+def value(expression: Any, point: dict[Any, Any] | None = None) -> Any:
+    """The value as a complex number of 60 digits (SymPy); None if there is none (a pole, a function that is not known)."""
+    try:
+        found = expression.evalf(DIGITS, subs=point) if point else expression.evalf(DIGITS)
+        if not found.is_number or found.has(sympy.Sum, sympy.Product, sympy.Integral, sympy.Limit):
+            found = expression.subs(point or {}).doit().evalf(DIGITS)
+        real, imaginary = found.as_real_imag()
+        if not (real.is_Float or real.is_Rational) or not (imaginary.is_Float or imaginary.is_Rational):
+            return None
+        return found if real.is_finite and imaginary.is_finite else None
+    except (TypeError, ValueError, AttributeError, ArithmeticError, NotImplementedError, KeyError):
+        return None
+
+
+def _agree(u: Any, v: Any) -> bool:
+    size = max(abs(u), abs(v))
+    return size == 0 or bool(abs(u - v) <= AGREE * size)
+
+
+def _vanishes(part: Any) -> bool:
+    return part == 0 or (part.is_Float and part._prec == 1)
+
+
+def points(a: Any, b: Any) -> list[dict[Any, Any]]:
+    """Values for the variables: positive ones, then ones of both signs where the expressions are real; whole numbers for what counts."""
+    symbols = sorted(a.free_symbols | b.free_symbols, key=str)
+    if _counts(a) or _counts(b):
+        return [{s: sympy.Integer(_WHOLE[(i * 7 + j * 3 * (i + 1)) % len(_WHOLE)]) for j, s in enumerate(symbols)} for i in range(9)]
+    found = [{s: sympy.Rational(_PRIMES[(j + 5 * i) % len(_PRIMES)], 31 + 6 * i + j % 5) for j, s in enumerate(symbols)} for i in range(4)]
+    for i in range(3):
+        mixed = {s: found[i][s] * (-1 if (j + i) % 2 == 0 else 1) for j, s in enumerate(symbols)}
+        if _real(a, mixed) and _real(b, mixed):
+            found.append(mixed)
+    return found
+
+
+_PRIMES = (53, 71, 37, 89, 41, 97, 59, 83, 43, 79, 61, 101, 47, 73, 67)
+_WHOLE = (5, 2, 7, 3, 11, 4, 6, 9, 8, 13, 10)
+
+
+def _counts(expression: Any) -> bool:
+    if expression.has(*_DISCRETE):
+        return True
+    return any(p.base.is_number and p.exp.free_symbols and p.base.is_negative for p in expression.atoms(sympy.Pow))
+
+
+def _real(expression: Any, point: dict[Any, Any]) -> bool:
+    found = value(expression, point)
+    return found is not None and abs(sympy.im(found)) <= AGREE * max(abs(found), 1)
+
+
+def _is_matrix(a: Any) -> bool:
+    return isinstance(a, (sympy.MatrixBase, sympy.MatrixExpr))
+
+
+def _equal_matrices(a: Any, b: Any) -> bool:
+    a, b = (m.doit() if _is_matrix(m) else m for m in (a, b))
+    if not isinstance(a, sympy.MatrixBase) or not isinstance(b, sympy.MatrixBase) or a.shape != b.shape:
+        return False
+    return all(equal(u, v) for u, v in zip(a.flat(), b.flat(), strict=True))
