@@ -1,7 +1,7 @@
 r"""LaTeX expressions as SymPy's, and whether two of them are equal. Runs in a worker process only: it may take for ever, or all memory.
 
 latex2sympy builds expressions from a grammar, unevaluated. Equality is decided by value, not by rewriting: constants are compared to as
-many digits as it takes (SymPy's `evalf` raises its working precision until a difference is either seen or lost beyond 200 digits), and
+many digits as it takes (SymPy's `evalf` raises its working precision until a difference is either seen or lost beyond `MOST_DIGITS`), and
 expressions with variables at fixed points, to 50 digits. Text of a model is never evaluated as Python: while a model's text is worked on,
 the one door through which SymPy evaluates strings is shut (`no_evaluation`).
 """
@@ -26,12 +26,15 @@ _PRIME = re.compile(r"([A-Za-z])('+)(?:_\{?([A-Za-z0-9]+)\}?)?")
 _CALL = re.compile(r"(?<![\\a-zA-Z])([a-zA-Z](?:_(?:\{[^{}]*\}|[A-Za-z0-9]))?)\((?!-?[0-9]+\))")
 _FUNCTIONS = frozenset("fghuyFGHPQWI")
 _TRIG = re.compile(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
-_DISCRETE = (sympy.floor, sympy.ceiling, sympy.factorial, sympy.binomial, sympy.Mod, sympy.Sum, sympy.Product)
+_DISCRETE = (sympy.factorial, sympy.binomial, sympy.Sum, sympy.Product)
+_ROUNDING = (sympy.floor, sympy.ceiling, sympy.Mod)
+_WHOLE_NAMES = frozenset("ijklmnpqNMK")
 
 DIGITS = 60
 AGREE = sympy.Float("1e-50")
 
 
+MOST_DIGITS = 500
 MAX_EXPONENT = 10_000
 """Powers of ten in `1e5` beyond this are not read."""
 
@@ -119,13 +122,16 @@ def equal(a: Any, b: Any) -> bool:
 
 
 def equal_constants(a: Any, b: Any) -> bool:
-    """Exact equality of two constants, as far as 200 digits tell."""
+    """Exact equality of two constants, as far as `MOST_DIGITS` behind the point tell."""
     u, v = value(a), value(b)
     if u is None or v is None:
         return False
     if not _agree(u, v):
         return False
-    difference = (a - b).evalf(15, maxn=220)
+    before_point = _magnitude(u)
+    if before_point > MOST_DIGITS * 20:
+        return False  # too large to be told apart
+    difference = (a - b).evalf(15, maxn=MOST_DIGITS + before_point)
     return all(_vanishes(part) for part in difference.as_real_imag())
 
 
@@ -147,10 +153,10 @@ def value(expression: Any, point: dict[Any, Any] | None = None) -> Any:
         found = expression.evalf(DIGITS, subs=point) if point else expression.evalf(DIGITS)
         if not found.is_number or found.has(sympy.Sum, sympy.Product, sympy.Integral, sympy.Limit):
             found = expression.subs(point or {}).doit().evalf(DIGITS)
-        real, imaginary = found.as_real_imag()
+        real, imaginary = (sympy.Integer(0) if _vanishes(part) else part for part in found.as_real_imag())
         if not (real.is_Float or real.is_Rational) or not (imaginary.is_Float or imaginary.is_Rational):
             return None
-        return found if real.is_finite and imaginary.is_finite else None
+        return real + imaginary * sympy.I if real.is_finite and imaginary.is_finite else None
     except (TypeError, ValueError, AttributeError, ArithmeticError, NotImplementedError, KeyError):
         return None
 
@@ -160,6 +166,12 @@ def _agree(u: Any, v: Any) -> bool:
     return size == 0 or bool(abs(u - v) <= AGREE * size)
 
 
+def _magnitude(u: Any) -> int:
+    """Digits before the point."""
+    _, _, exponent, bits = sympy.Float(abs(u), 15)._mpf_
+    return max(0, int((exponent + bits) * 0.30103) + 1)
+
+
 def _vanishes(part: Any) -> bool:
     return part == 0 or (part.is_Float and part._prec == 1)
 
@@ -167,9 +179,13 @@ def _vanishes(part: Any) -> bool:
 def points(a: Any, b: Any) -> list[dict[Any, Any]]:
     """Values for the variables: positive ones, then ones of both signs where the expressions are real; whole numbers for what counts."""
     symbols = sorted(a.free_symbols | b.free_symbols, key=str)
+    between = [{s: sympy.Rational(_PRIMES[(j + 5 * i) % len(_PRIMES)], 31 + 6 * i + j % 5) for j, s in enumerate(symbols)} for i in range(4)]
     if _counts(a) or _counts(b):
-        return [{s: sympy.Integer(_WHOLE[(i * 7 + j * 3 * (i + 1)) % len(_WHOLE)]) for j, s in enumerate(symbols)} for i in range(9)]
-    found = [{s: sympy.Rational(_PRIMES[(j + 5 * i) % len(_PRIMES)], 31 + 6 * i + j % 5) for j, s in enumerate(symbols)} for i in range(4)]
+        whole = [{s: sympy.Integer(_WHOLE[(i * 7 + j * 3 * (i + 1)) % len(_WHOLE)]) for j, s in enumerate(symbols)} for i in range(9)]
+        rounded = (a.has(*_ROUNDING) or b.has(*_ROUNDING)) and not a.has(*_DISCRETE) and not b.has(*_DISCRETE)
+        # What is rounded need not be whole, unless its name says so.
+        return whole + [{s: w[s] if str(s)[0] in _WHOLE_NAMES else r[s] for s in symbols} for w, r in zip(whole, between, strict=False)] if rounded else whole
+    found = between
     for i in range(3):
         mixed = {s: found[i][s] * (-1 if (j + i) % 2 == 0 else 1) for j, s in enumerate(symbols)}
         if _real(a, mixed) and _real(b, mixed):
@@ -182,7 +198,7 @@ _WHOLE = (5, 2, 7, 3, 11, 4, 6, 9, 8, 13, 10)
 
 
 def _counts(expression: Any) -> bool:
-    if expression.has(*_DISCRETE):
+    if expression.has(*_DISCRETE, *_ROUNDING):
         return True
     return any(p.base.is_number and p.exp.free_symbols and p.base.is_negative for p in expression.atoms(sympy.Pow))
 

@@ -126,10 +126,14 @@ def _is_named_ratio(left: str) -> bool:
 # --------------------------------------------------------------------------------------------------------------------- reading
 
 _CHOICE = re.compile(r"\(?([A-Z])[).]?")
-_CHOICE_FIRST = re.compile(r"\\text(?:bf)?\{\(?([A-Z])\)?[.:]?\}.+|\(([A-Z])\)[^()+*/^=-]{0,200}|(?:[Oo]ption|[Cc]hoice|[Aa]nswer):? ?\(?([A-Z])\)?", re.DOTALL)
+_CHOICE_FIRST = re.compile(
+    r"(?:\\text(?:bf)?\{\(?([A-Z])\)?[.:]?\}|\(([A-Z])\))(?![+*/^=_<>!-])(?:(?!\\text|\\mathrm|[(),;]|or|and|is|not).){1,200}|(?:[Oo]ption|[Cc]hoice|[Aa]nswer):? ?\(?([A-Z])\)?",
+    re.DOTALL,
+)
 _BASED = re.compile(r"\(?([0-9][0-9A-Fa-f]{0,500})\)?_(?:\{(?:\\text\{)?([0-9]{1,2}|[a-z]+)\}?\}|([0-9]{1,2}))")
 _BASES = {"two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9", "ten": "10", "eleven": "11", "twelve": "12", "sixteen": "16"}
 _WORDS = re.compile(r"[A-Za-z]{3,}(?:[ '-][A-Za-z]+)*")
+_WRAPPED_WORDS = re.compile(r"[A-Za-z]{2,}(?:[ '-][A-Za-z]+)*")
 _MATRIX = re.compile(r"\\begin\{([pbB]?matrix|smallmatrix|array)\}(?:\{[clr|]*\})?(.*)\\end\{\1\}", re.DOTALL)
 _CURRENCY = re.compile(r"\\\$|[€£¥₹]")
 _DEGREE = re.compile(r"\^\\circ$|\^\{\\circ\}$")
@@ -142,13 +146,13 @@ _CUP, _MINUS_SET, _RELATION_SIGNS, _COLON = frozenset({r"\cup"}), frozenset({r"\
 def read(answer: str, *, gold: bool = False) -> Answer:
     """Read an answer that was cut out. `gold`: left sides are taken for names more readily. Never raises on text within the caps."""
     cleaned = clean(answer)
-    word = unwrap_text(cleaned)
+    word = " ".join(unwrap_text(cleaned).split()) if "{" in cleaned else cleaned
     if word != cleaned:  # one `\text{}` holds the whole
-        if match := _CHOICE.fullmatch(word.strip()):
+        if match := _CHOICE.fullmatch(word):
             return Answer("choice", match[1])
-        if word.strip().lower() == "infinity":
+        if word.lower() == "infinity":
             return Answer("expression", r"\infty")
-        if _WORDS.fullmatch(word.strip()) and word.strip().lower() not in ("and", "or"):
+        if _WRAPPED_WORDS.fullmatch(word) and word.lower() not in ("and", "or"):
             return Answer("text", _plain_text(word))
     short = canonical(cleaned)
     if match := _CHOICE_FIRST.fullmatch(short):
@@ -178,7 +182,8 @@ def _read_list(text: str, gold: bool) -> Answer:
     if len(elements) == 1:
         return elements[0]
     found = _listed(text, elements)
-    return replace(found, signs=("and",)) if "and" in separators and "or" not in separators else found
+    word = "or" if "or" in separators else "and" if "and" in separators else None
+    return replace(found, signs=(word,)) if word else found
 
 
 def _grouped(group: str, gold: bool) -> Answer:
@@ -201,7 +206,7 @@ def _listed(text: str, elements: list[Answer]) -> Answer:
 def _number(text: str) -> Answer | None:
     number = parse_number(text)
     if number is not None:
-        return Answer("number", text, number=number)
+        return Answer("number", text, number=number, unit=DEGREES if "circ" in text else None)
     if not text or not (text[-1].isalpha() or text[-1] in "}0123456789"):
         return None
     body, unit = split_unit(text, number=True)
@@ -209,7 +214,7 @@ def _number(text: str) -> Answer | None:
         return None
     if unit == PERCENT:
         return Answer("number", body, number=replace(number, percent=True))
-    return Answer("number", body, number=number, unit=None if unit == DEGREES else unit)
+    return Answer("number", body, number=number, unit=unit)
 
 
 def _read_one(text: str, gold: bool) -> Answer:
@@ -266,6 +271,8 @@ def _related(text: str, sides: list[str], signs: list[str], gold: bool) -> Answe
         at = signs.index("~")
         if at == 0 and is_name(sides[0]):
             signs[0] = "="
+        elif at == 0 and _far_apart(sides[at], sides[at + 1]):
+            return Answer("equation", text, (_leaf(sides[at], gold), _leaf(sides[at + 1], gold)))
         else:
             sides, signs = sides[: at + 1], signs[:at]
     if not signs:
@@ -281,6 +288,12 @@ def _related(text: str, sides: list[str], signs: list[str], gold: bool) -> Answe
     if signs == ["in"] and is_name(sides[0]):
         return replace(_read_list(sides[1], gold), name=sides[0])
     return Answer("relation", text, tuple(_read_one(side, gold) if side else Answer("expression", "") for side in sides), signs=tuple(signs))
+
+
+def _far_apart(left: str, right: str) -> bool:
+    """Whether two plain numbers are no approximations of each other."""
+    a, b = parse_number(left), parse_number(right)
+    return a is not None and b is not None and abs(a.value - b.value) * 50 > abs(b.value)
 
 
 def _both_signs(text: str, gold: bool) -> Answer:
@@ -323,9 +336,11 @@ def _leaf(text: str, gold: bool) -> Answer:
         return Answer("ratio", text, tuple(_read_one(piece, gold) for piece in pieces))
     body, unit = split_unit(text)
     if unit in (None, DEGREES) and not _TRIG.search(body):
-        body = _DEGREE.sub("", body)
+        without = _DEGREE.sub("", body)
+        unit = DEGREES if without != body else unit
+        body = without
     if body != text and (number := parse_number(body)) is not None:
-        return Answer("number", body, number=replace(number, percent=unit == PERCENT), unit=None if unit in (PERCENT, DEGREES) else unit)
+        return Answer("number", body, number=replace(number, percent=unit == PERCENT), unit=None if unit == PERCENT else unit)
     if unit == PERCENT:
         return Answer("expression", body + r"\%")
-    return Answer("expression", body, unit=None if unit == DEGREES else unit)
+    return Answer("expression", body, unit=unit)

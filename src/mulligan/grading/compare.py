@@ -20,6 +20,7 @@ _REGIONS = frozenset({"interval", "union", "difference", "relation"})
 _EMPTY = frozenset({r"\emptyset", r"\{\}", r"\text{emptyset}"})
 _PRODUCT = re.compile(r"\\cdot|\\times|[\s*{}()\\]|text")
 _FUNCTION_NAME = re.compile(r"([A-Za-z])\(([a-zA-Z])\)")
+_LETTER = re.compile(r"\(?([A-Za-z])[).]?")
 _SUBSCRIPT = re.compile(r"_(?:\{[^{}]*\}|[A-Za-z0-9])")
 MAX_PAIRS = 4_000
 """Pairs of elements of two collections that are compared."""
@@ -86,7 +87,7 @@ class Comparer:
             return (gold.kind == answer.kind and gold.text == answer.text and gold.signs == answer.signs) or self._no("the base or the digits differ")
         if "text" in kinds:
             return self._texts(gold, answer)
-        if kinds & _REGIONS:
+        if kinds & _REGIONS or (kinds != {"list"} and (_is_bounds(gold) or _is_bounds(answer))):
             return self._regions(gold, answer)
         if "matrix" in kinds:
             return self._matrices(gold, answer)
@@ -138,8 +139,6 @@ class Comparer:
         many = answer if gold.kind in _SCALARS else gold
         if many.kind == "set" and len(many.parts) == 1:
             return self.same(gold.parts[0], answer) if many is gold else self.same(gold, answer.parts[0])
-        if many.kind == "list" and many is gold and (flat := regions_of(gold)) is not None and len(flat) > 1:
-            return self._regions(gold, answer)
         return self._no("the number of elements differs")
 
     def _ordered(self, gold: Sequence[Answer], answer: Sequence[Answer]) -> bool | None:
@@ -231,10 +230,15 @@ def _all(found: object) -> bool | None:
     return None if unknown else True
 
 
+def _is_bounds(answer: Answer) -> bool:
+    return answer.kind == "list" and all(part.kind == "relation" for part in answer.parts)
+
+
 def _letter(answer: Answer) -> str | None:
     if answer.kind == "choice":
         return answer.text
-    return answer.text.upper() if answer.kind == "expression" and len(answer.text) == 1 and answer.text.isalpha() else answer.kind
+    match = _LETTER.fullmatch(answer.text) if answer.kind == "expression" else None
+    return match[1].upper() if match else answer.kind
 
 
 def _plain_name(name: str) -> str:

@@ -55,7 +55,7 @@ _SHORT_FRAC = re.compile(r"\\frac *(?:\{([^{}]*)\}|([0-9a-zA-Z])) *(?:\{([^{}]*)
 _SHORT_ROOT = re.compile(r"\\sqrt *([0-9a-zA-Z])")
 _NEGATIVE_SPACE = re.compile(r"\\!\s*")
 _LISTED_HUNDREDS = re.compile(r"(?<=[0-9],)\s+(?=[0-9]{3}(?![0-9]))")
-_SPACING = re.compile(r"\\(?:left|right|[bB]igg?[lrm]?)(?![a-zA-Z])\.?|\\(?:displaystyle|textstyle|limits|quad|qquad|,|;|:| |>)(?![a-zA-Z])|~")
+_SPACING = re.compile(r"(\\\\)|\\(?:left|right|[bB]igg?[lrm]?)(?![a-zA-Z])\.?|\\(?:displaystyle|textstyle|limits|quad|qquad|,|;|:| |>)(?![a-zA-Z])|~")
 _SPACE_THAT_SEPARATES = re.compile(r"(?<=[0-9A-Za-z])\s+(?=[0-9A-Za-z])")
 _SPACE_BEFORE_SYMBOL = re.compile(r"(?<=[0-9])\s+(?=[a-zA-Z](?![a-zA-Z]))")
 _SPACE_AFTER_COMMAND = re.compile(r"(\\[a-zA-Z]+)\0(?=[0-9])")
@@ -132,7 +132,7 @@ def strip_enclosures(text: str) -> str:
 def canonical(answer: str) -> str:
     """The form in which two answers that are equal as written are equal as strings. Takes what `clean` returns."""
     if "\\" in answer or "~" in answer:
-        answer = _SPACING.sub(" ", _NEGATIVE_SPACE.sub("", answer))
+        answer = _SPACING.sub(lambda m: m[1] or " ", _NEGATIVE_SPACE.sub("", answer))
     answer = _SYNONYM_PATTERN.sub(lambda m: _SYNONYM[m[0]], answer)
     if r"frac" in answer:
         answer = _SHORT_FRAC.sub(_long_frac, _FRAC.sub(r"\\frac", answer))

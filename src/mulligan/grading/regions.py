@@ -42,7 +42,7 @@ def regions_of(answer: Answer) -> list[Region] | None:
             return None
         flat = [region for f in found for region in f or ()]
         # Inequalities that overlap are meant to hold together (`x > 1, x < 3`), not one or the other.
-        together = kind == "list" and ("and" in answer.signs or len(exact(flat) or flat) < len(flat))
+        together = kind == "list" and "or" not in answer.signs and ("and" in answer.signs or len(exact(flat) or flat) < len(flat))
         return _both(flat) if together else flat
     if kind == "difference" and len(parts) == 2 and parts[0].text in WHOLE_LINE and parts[1].kind == "set":
         return _line_without(parts[1].parts)

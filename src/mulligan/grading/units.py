@@ -1,6 +1,7 @@
 r"""Units behind a value: cut off, and compared only where both sides name one that is known.
 
-A missing unit is no fault, nor is one that is unknown (`apples`): the question has said which is meant. Two known units that differ are.
+A missing unit is no fault, nor is one that is unknown (`apples`): the question has said which is meant. Two known units that differ are,
+and so are two unknown ones that have no word in common (`apples`, `pears`).
 Units are not converted: `100 cm` is not `1 m`. Degrees and percent are no units: a degree sign is dropped, percent has its own rule.
 """
 
@@ -25,6 +26,8 @@ _PERCENT = frozenset({"percent", "percentage", "pct", "percents"})
 _PLAIN = frozenset(alias for alias in _KNOWN if len(alias) > 1) | _DEGREES | _PERCENT
 
 _NO_UNIT = frozenset(
+    "one two three four five six seven eight nine ten tenth tenths third thirds fourth fourths quarter quarters fifth fifths hundredth hundredths "
+    "choose divided incorrect correct does do work works to only except "
     "million millions billion billions trillion thousand thousands hundred hundreds dozen dozens squared cubed half halves times double twice factorial "
     "is are was not no or and but if more less than wrong least most about maybe plus minus mod modulo where for when".split()
 )  # what changes the value, or speaks about it
@@ -94,5 +97,13 @@ def _factor(text: str) -> str | None:
 
 
 def units_differ(gold: str | None, answer: str | None) -> bool:
-    """Whether both units are known and not the same."""
-    return bool(gold and answer and gold[0] != "?" and answer[0] != "?" and gold != answer)
+    """Whether the two are units of different things: known ones that differ, or unknown ones without a word in common."""
+    if not gold or not answer or gold == answer:
+        return False
+    if gold[0] == "?" and answer[0] == "?":
+        return _stems(gold).isdisjoint(_stems(answer))
+    return gold[0] != "?" and answer[0] != "?"
+
+
+def _stems(name: str) -> set[str]:
+    return {word.casefold().rstrip("s") for word in re.findall(r"[^\W\d_]+", name)}
