@@ -42,7 +42,7 @@ def recipe_of(model: str, *, attempts: int, new: int, kl: float, precision: str 
         "advantage": {"name": "grpo"},
         "loss": {"kl": kl},
         "optimizer": {"lr": 1e-6},
-        "train": {"micro_batch_tokens": 2048},
+        "train": {"micro_batch_tokens": 1024},
     }
     if precision != "exact":
         table["sampling"]["rollout_precision"] = precision
