@@ -129,7 +129,7 @@ def _rounds(settings: Settings, result: Result, name: str, target: str, argument
 
 
 def _attempts(settings: Settings, result: Result, budgets: Sequence[int]) -> None:
-    groups, group_size, new = (2, 4, 8) if settings.tiny else (8, 8, 32)
+    groups, group_size, new = (2, 4, 8) if settings.tiny else (2, 8, 32)
     arguments = {"model": settings.model, "groups": groups, "group_size": group_size, "new": new, "right": 0.0, "attempts": max(budgets), "kl": 0.0}
     jobs = {budget: {"budget": budget, "pull": True} for budget in budgets}
     found = _rounds(settings, result, "attempts", "benchmarks.grpo:serve_ours", arguments, jobs)
