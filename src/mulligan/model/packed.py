@@ -79,11 +79,13 @@ def _trainable(linear: nn.Linear, x: Tensor) -> Tensor:
 
 
 class _Product(torch.autograd.Function):
-    """x (..., K) times the transpose of weight (N, K)."""
+    """x (..., K) times the transpose of weight (N, K), a parameter. Its gradient is added to in place where there is one already (the
+    passes of an optimiser step after the first): a copy of the output layer's for every chunk of logits would be most of what is written."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight_NK: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight_NK)
+        ctx.parameter = weight_NK
         return torch.ops.mkldnn._linear_pointwise(x, weight_NK, None, "none", [], "")
 
     @staticmethod
@@ -91,8 +93,13 @@ class _Product(torch.autograd.Function):
         x, weight_NK = ctx.saved_tensors
         grad = grads[0].contiguous()
         to_x = torch.ops.mkldnn._linear_pointwise(grad, weight_NK.t(), None, "none", [], "") if ctx.needs_input_grad[0] else None
-        to_weight = grad.flatten(0, -2).t() @ x.flatten(0, -2) if ctx.needs_input_grad[1] else None
-        return to_x, to_weight
+        if not ctx.needs_input_grad[1]:
+            return to_x, None
+        grad_NR, x_RK, gathered = grad.flatten(0, -2).t(), x.flatten(0, -2), ctx.parameter.grad
+        if ctx.parameter.is_leaf and gathered is not None:
+            gathered.addmm_(grad_NR, x_RK)
+            return to_x, None
+        return to_x, grad_NR @ x_RK
 
 
 @contextmanager
