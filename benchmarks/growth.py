@@ -105,8 +105,8 @@ def serve_run(channel: Channel, *, steps: int) -> None:
 def run(settings: Settings) -> Result:
     tiny = settings.tiny
     result = Result("Growth", [], [], {"failures": {}})
-    _attempts(settings, result, (1, 2, 3) if tiny else (1, 3, 5, 7))
-    _rows_and_context(settings, result, (4, 8) if tiny else (16, 64, 128, 256), (100, 200) if tiny else (500, 1000, 2000, 4000))
+    _attempts(settings, result, (1, 2, 3) if tiny else (1, 4, 7))
+    _rows_and_context(settings, result, (4, 8) if tiny else (16, 64, 256), (100, 200) if tiny else (500, 1000, 4000))
     _memory(settings, result, (64, 128) if tiny else (512, 1024, 2048), 16 if tiny else 64)
     _long_run(settings, result, 10 if tiny else 100)
     return result
@@ -129,7 +129,7 @@ def _rounds(settings: Settings, result: Result, name: str, target: str, argument
 
 
 def _attempts(settings: Settings, result: Result, budgets: Sequence[int]) -> None:
-    groups, group_size, new = (2, 4, 8) if settings.tiny else (8, 8, 32)
+    groups, group_size, new = (2, 4, 8) if settings.tiny else (2, 4, 32)
     arguments = {"model": settings.model, "groups": groups, "group_size": group_size, "new": new, "right": 0.0, "attempts": max(budgets), "kl": 0.0}
     jobs = {budget: {"budget": budget, "pull": True} for budget in budgets}
     found = _rounds(settings, result, "attempts", "benchmarks.grpo:serve_ours", arguments, jobs)
@@ -144,7 +144,7 @@ def _attempts(settings: Settings, result: Result, budgets: Sequence[int]) -> Non
 
 
 def _rows_and_context(settings: Settings, result: Result, rows: Sequence[int], contexts: Sequence[int]) -> None:
-    new = 8 if settings.tiny else 32
+    new = 8 if settings.tiny else 16
     arguments = {"model": settings.model}
     found = _rounds(settings, result, "dialogues", "benchmarks.growth:serve_sampler", arguments, {r: {"rows": r, "new": new} for r in rows})
     table = Table(f"Dialogues at once, prompts of {PROMPT} tokens, {new} new tokens: milliseconds per sampled token", ["dialogues", "milliseconds"])

@@ -24,7 +24,7 @@ from mulligan.runtime.local import LocalWorkers
 from mulligan.types import Group
 
 OURS = "mulligan"
-RATES_JOB = {"limits": {"rows": [64, 512, 1024], "kinds": ["packed"]}}
+RATES_JOB = {"limits": {"rows": [32, 64, 512, 1024], "kinds": ["packed"]}}
 PARTS = ("sampling", "reference", "update")
 
 
@@ -42,7 +42,7 @@ def recipe_of(model: str, *, attempts: int, new: int, kl: float, precision: str 
         "advantage": {"name": "grpo"},
         "loss": {"kl": kl},
         "optimizer": {"lr": 1e-6},
-        "train": {"micro_batch_tokens": 2048},
+        "train": {"micro_batch_tokens": 1024},
     }
     if precision != "exact":
         table["sampling"]["rollout_precision"] = precision
@@ -236,7 +236,7 @@ def step_table(contest: Contest, rounds: list[dict[str, Any]], caption: str, *, 
     if ours and all("limits" in answers for answers in rounds):
         for answers in rounds:
             rates, did = Rates(answers["limits"], contest.info["limits"]), answers[OURS]
-            sampling = rates.sampling_seconds(read=did["read"], sampled=did["tokens"], dialogues=did["dialogues"], rows=64)
+            sampling = rates.sampling_seconds(read=did["read"], sampled=did["tokens"], dialogues=did["dialogues"], rows=min(64, did["dialogues"]))
             limits.append(sampling + rates.training_seconds(tokens=did["trained_tokens"], sampled=did["trained_actions"], passes=passes))
     table = Table(caption, ["contender", "seconds per step", *PARTS, "sampled tokens", "share of the limit", f"{OURS} is faster by"])
     for name in contest.starts:

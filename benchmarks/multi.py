@@ -13,7 +13,7 @@ COUNTERPART = "transformers, written by hand"
 
 
 def run(settings: Settings) -> Result:
-    shape: dict[str, Any] = {"model": settings.model, "groups": 8, "group_size": 8, "new": 32, "attempts": 5, "right": 0.25}
+    shape: dict[str, Any] = {"model": settings.model, "groups": 4, "group_size": 8, "new": 32, "attempts": 5, "right": 0.25}
     if settings.tiny:
         shape |= {"groups": 2, "group_size": 4, "new": 8, "attempts": 3}
     start = partial(Worker, out=settings.out, threads=settings.threads)

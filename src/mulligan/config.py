@@ -258,7 +258,7 @@ class TrainConfig(Section):
     group_size: int = Field(default=8, ge=1)
     minibatches: int = Field(default=1, ge=1, description="optimiser steps per batch of rollouts")
     epochs: int = Field(default=1, ge=1)
-    micro_batch_tokens: int = Field(default=4096, ge=16, description="tokens in one forward and backward pass")
+    micro_batch_tokens: int = Field(default=4096, ge=16, description="tokens in one forward and backward pass; on the processor about 1,000 are fastest, since they stay in its cache")
     eval_every: int = Field(default=0, ge=0)
     threads: int | None = Field(default=None, ge=1, description="CPU threads; None: torch's default")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -22,15 +22,15 @@ class Policy:
     source: str = ""
     autocast: torch.dtype | None = None
     """Compute in this precision while the weights stay float32, in the sampler and the learner alike."""
+    context_length: int = field(init=False)
+    """Longest dialogue that the model's positions allow, in tokens. Read once: a Hugging Face configuration is slow to ask."""
+
+    def __post_init__(self) -> None:
+        self.context_length = int(getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30)
 
     @property
     def device(self) -> torch.device:
         return self.model.device
-
-    @property
-    def context_length(self) -> int:
-        """Longest dialogue that the model's positions allow, in tokens."""
-        return int(getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30)
 
     @property
     def num_parameters(self) -> int:
