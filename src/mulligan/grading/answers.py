@@ -179,6 +179,8 @@ def _read_list(text: str, gold: bool) -> Answer:
     if not separators:
         return _read_one(text, gold)
     elements = [_read_one(piece, gold) for piece in pieces if piece]
+    if not elements:  # separators alone
+        return Answer("expression", text)
     if len(elements) == 1:
         return elements[0]
     found = _listed(text, elements)
