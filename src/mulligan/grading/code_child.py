@@ -29,6 +29,11 @@ class Broken(BaseException):
     """The tests' own fault."""
 
 
+def describe(error):
+    """What is said of an exception that the candidate's function raised; None for one of the tests' own."""
+    return getattr(error, "of_answer", None)
+
+
 # ------------------------------------------------------------------------------------------------------------------ messages
 
 
@@ -107,7 +112,7 @@ def decode(data):
 def candidate(memory_bytes, cpu_seconds):
     wire = enter(memory_bytes, cpu_seconds)
     send(wire, {"ready": True})
-    job = receive(wire)
+    job = receive(wire) or {}
     namespace = {"__name__": "answer", "__builtins__": builtins}
     try:
         exec(compile(job["source"], "<answer>", "exec"), namespace)
@@ -162,8 +167,6 @@ class Remote:
         self.wire = wire
         self.calls = 0
         self.failure = None
-        self.last = None
-        """The last exception that a function raised."""
 
     def fail(self, reason):
         self.failure = self.failure or reason
@@ -223,16 +226,16 @@ class Remote:
         if not (isinstance(kind, type) and issubclass(kind, Exception)) or issubclass(kind, (StopIteration, StopAsyncIteration)):
             kind = RuntimeError
         try:
-            self.last = kind(message)
+            error = kind(message)
         except TypeError:
-            self.last = RuntimeError(message)
-        self.last.of_answer = f"the function raised {str(reply['raised'])[:50]}: {message}"
-        return self.last
+            error = RuntimeError(message)
+        setattr(error, "of_answer", f"the function raised {str(reply['raised'])[:50]}: {message}")  # noqa: B010
+        return error
 
 
 def judge(channel, memory_bytes, cpu_seconds):
     supervisor = enter(memory_bytes, cpu_seconds)
-    job = receive(supervisor)
+    job = receive(supervisor) or {}
     try:
         tests = compile(job["tests"], "<tests>", "exec")
     except (SyntaxError, ValueError) as error:
@@ -260,13 +263,13 @@ def verdict(remote, tests, job):
         return {"broken": str(error)}
     except AssertionError as error:
         if remote.calls:
-            return {"wrong": getattr(error, "of_answer", f"a test failed (line {line_of(error)})")}
+            return {"wrong": describe(error) or f"a test failed (line {line_of(error)})"}
         return {"broken": f"the tests fail before they call {names[0]}"}
     except BaseException as error:
-        ours = hasattr(error, "of_answer")
-        if not ours and (not remote.calls or isinstance(error, (NameError, ImportError, SyntaxError))) and not remote.failure:
+        theirs = describe(error)
+        if not theirs and (not remote.calls or isinstance(error, (NameError, ImportError, SyntaxError))) and not remote.failure:
             return {"broken": f"the tests raised {type(error).__name__}: {str(error)[:200]}"}
-        return {"wrong": error.of_answer if ours else f"a test raised {type(error).__name__} (line {line_of(error)})"}
+        return {"wrong": theirs or f"a test raised {type(error).__name__} (line {line_of(error)})"}
     if remote.failure:
         return {"wrong": remote.failure}
     if not remote.calls:

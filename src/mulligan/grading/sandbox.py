@@ -11,20 +11,21 @@ import contextlib
 import functools
 import os
 import platform
+import re
 import select
 import shutil
+import signal
 import socket
 import struct
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from mulligan.errors import ConfigError
 
 FOLDER_BYTES = 16 << 20
 """Size of the sandbox's own folder."""
-_NEEDED = ("--unshare-user", "--die-with-parent", "--seccomp", "--remount-ro")
+_NEEDED = ("--unshare-user", "--die-with-parent", "--seccomp", "--remount-ro", "--info-fd")
 
 # Numbers of system calls: (x86_64, aarch64); None: the machine has none of that name.
 _DEADLY = {
@@ -73,16 +74,22 @@ class Sandboxed:
 
     def __init__(self, script: str, arguments: list[str], stdin: socket.socket, pass_fds: tuple[int, ...] = ()):
         self.errors = b""
-        reading, writing = os.pipe()
+        command = [*_command(_find())]
+        filter_out, filter_in = os.pipe()
+        self._info, info_in = os.pipe()
         try:
-            os.write(writing, seccomp_filter(platform.machine()))
-            os.close(writing)
+            os.write(filter_in, seccomp_filter(platform.machine()))
+            os.close(filter_in)
             self.process = subprocess.Popen(
-                [*_command(_find()), "--seccomp", str(reading), "--", *_python(), "-c", script, *arguments],
-                stdin=stdin, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, pass_fds=(*pass_fds, reading), env={}, cwd="/",
+                [*command, "--seccomp", str(filter_out), "--info-fd", str(info_in), "--", *_python(), "-c", script, *arguments],
+                stdin=stdin.fileno(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, pass_fds=(*pass_fds, filter_out, info_in), env={}, cwd="/",
             )  # fmt: skip
+        except BaseException:
+            os.close(self._info)
+            raise
         finally:
-            os.close(reading)
+            os.close(filter_out)
+            os.close(info_in)
 
     def status(self, patience: float = 0.0) -> int | None:
         """Exit status; 128 and more for a signal; None while it runs."""
@@ -91,19 +98,33 @@ class Sandboxed:
         return None
 
     def end(self, patience: float = 5.0) -> bool:
-        """Kill it and wait until every process in it is gone; whether they are. What it wrote to standard error is in `errors`."""
+        """Kill it and wait until every process in it is gone; whether they are. What it wrote to standard error is in `errors`.
+
+        Its first process is killed, not bubblewrap: the kernel lets that one end after all others alone, and bubblewrap after it.
+        """
+        first = self._first_process()
+        gone = False
+        if first is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(first, signal.SIGKILL)
+            gone = self.status(patience) is not None
         self.process.kill()
         self.process.wait()
         stderr = self.process.stderr
         assert stderr is not None
-        end = time.monotonic() + patience
-        gone = False
-        while not gone and select.select([stderr], [], [], max(0.0, end - time.monotonic()))[0]:
-            part = os.read(stderr.fileno(), 65536)  # whoever is left holds the other end
-            gone = not part
-            self.errors = (self.errors + part)[:2000]
+        if select.select([stderr], [], [], 0.0)[0]:
+            self.errors = os.read(stderr.fileno(), 2000)
         stderr.close()
-        return gone
+        os.close(self._info)
+        return gone or first is None
+
+    def _first_process(self) -> int | None:
+        """The id of the first process inside, as we see it; None if bubblewrap has ended, which it does after that one."""
+        while self.process.poll() is None:
+            if select.select([self._info], [], [], 0.02)[0]:
+                found = re.search(rb'"child-pid":\s*(\d+)', os.read(self._info, 1000))
+                return int(found[1]) if found and self.process.poll() is None else None
+        return None
 
 
 @functools.cache
