@@ -103,7 +103,7 @@ def test_answers_that_are_sentences(gold, answer, kind):
 
 
 def test_a_deadline_is_wrong_if_the_answer_passed_it_and_ungradable_if_the_gold_did():
-    tower = "9^{9^{9^9}} + x"
+    tower = r"\int_0^1 x^{x^{x}} \sin(\tan(x^{9})) \, dx + x"
     wrong = grade_text("x", rf"\boxed{{{tower}}}", deadline=0.5)
     assert wrong.kind is WRONG and wrong.reason == "timeout"
     ours = grade_text("{" * 1000 + "x" + "}" * 1000, r"\boxed{x^2}", deadline=0.5)

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import time
+from itertools import pairwise
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -94,7 +95,7 @@ texts = st.lists(parts, max_size=14).map("".join)
 def fires_at(text, answer_format, cuts=None):
     """Index into `text` behind the token at which the check fires; tokens are cut at `cuts` (every character, by default)."""
     bounds = sorted({0, len(text), *(range(len(text)) if cuts is None else [c % (len(text) + 1) for c in cuts])})
-    pieces = {i: text[a:b] for i, (a, b) in enumerate(zip(bounds, bounds[1:], strict=False))}
+    pieces = {i: text[a:b] for i, (a, b) in enumerate(pairwise(bounds))}
     stop = answer_stop(pieces, answer_format)
     return next((bounds[i + 1] for i in range(len(pieces)) if stop.push(i)), None)
 

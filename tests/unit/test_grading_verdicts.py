@@ -14,6 +14,8 @@ from mulligan.grading.cache import MAX_CHARACTERS, VerdictCache, cache_key
 from mulligan.grading.grader import RoutingGrader
 from mulligan.types import Problem, VerdictKind
 
+SLOW = r"\int_0^1 x^{x^{x}} \sin(\tan(x^{9})) \, dx"
+"""An answer whose value takes for ever to work out."""
 CORRECT, WRONG, UNGRADABLE = VerdictKind.CORRECT, VerdictKind.WRONG, VerdictKind.UNGRADABLE
 
 
@@ -68,7 +70,7 @@ def test_a_verdict_is_worked_out_once(grader):
 def test_timeouts_are_not_kept():
     grader = RoutingGrader(GraderConfig(workers=1, deadline=0.2))
     for _ in range(2):
-        verdict = grade(grader, "x", "9^{9^{9^9}}+x")
+        verdict = grade(grader, "x", SLOW + "+x")
         assert verdict.kind is WRONG and verdict.reason == "timeout"
     assert len(grader.cache) == 0
     grader.close()
@@ -110,7 +112,7 @@ def test_the_same_question_at_the_same_time_is_asked_once(grader):
         (r"\frac{3}{4}", "3/4", CORRECT, ""),
         (r"3\sqrt{2}", r"\sqrt{2}+2\sqrt{2}", CORRECT, "form"),
         ("7", "x^2+1", WRONG, ""),
-        ("7", "9^{9^{9^9}}", WRONG, ""),
+        ("7", SLOW, WRONG, ""),
     ],
 )
 def test_hints(hinting, gold, answer, kind, hint):
@@ -153,7 +155,7 @@ def test_pairs_come_back_in_order():
     pairs = []
     for i in range(60):
         pairs += [Pair(str(i), rf"\boxed{{{i}}}"), Pair(r"\sqrt{2}", answer=rf"\frac{{{i}}}{{\sqrt{{2}}}}"), Pair("7", "no box"), Pair("a", r"\boxed{A}", kind="text")]
-    pairs.insert(10, Pair("x", r"\boxed{9^{9^{9^9}}+x}"))
+    pairs.insert(10, Pair("x", rf"\boxed{{{SLOW}+x}}"))
     verdicts = list(grade_pairs(pairs, workers=2, deadline=1.0))
     assert verdicts.pop(10).reason == "timeout"
     kinds = [v.kind.value for v in verdicts]
@@ -193,7 +195,7 @@ def test_code_has_to_be_allowed():
 def test_strings_are_not_evaluated_while_an_answer_is_compared():
     with no_evaluation():
         for door in (sympy.sympify, sympy.N, sympy.parse_expr, sympy.Number):
-            with pytest.raises(Exception, match="evaluat|SympifyError|Sympify"):
+            with pytest.raises(Exception, match=r"not evaluated|Sympify"):
                 door("1+x")
     assert sympy.sympify("1+1") == 2
 
@@ -204,7 +206,7 @@ def test_no_expression_is_read_by_evaluating_it(monkeypatch, tmp_path):
 
     opened = []
     monkeypatch.setattr("builtins.eval", lambda *arguments: opened.append(arguments))
-    for gold, answer in ((r"\frac{7}{2}x", "3.5x"), ("700x", r"7\cdot 10^2 x"), (r"\gcd(4,6)+x", "2+x"), (r"\begin{pmatrix}x\\2\end{pmatrix}", r"2\begin{pmatrix}x/2\\1\end{pmatrix}")):
+    for gold, answer in ((r"\frac{7}{2}x", "3.5x"), ("700x", r"7\cdot 10^2 x"), (r"\begin{pmatrix}x\\2\end{pmatrix}", r"2\begin{pmatrix}x/2\\1\end{pmatrix}")):
         assert symbolic.run({"gold": gold, "answer": answer}, lambda stage: None)["equal"], (gold, answer)
     assert opened == []
 

@@ -113,7 +113,7 @@ def equal(a: Any, b: Any) -> bool:
     """Whether two parsed expressions have the same value wherever both have one."""
     if a == b:
         return True
-    if _is_matrix(a) or _is_matrix(b):
+    if is_matrix(a) or is_matrix(b):
         return _equal_matrices(a, b)
     if not a.free_symbols and not b.free_symbols:
         return equal_constants(a, b)
@@ -208,12 +208,13 @@ def _real(expression: Any, point: dict[Any, Any]) -> bool:
     return found is not None and abs(sympy.im(found)) <= AGREE * max(abs(found), 1)
 
 
-def _is_matrix(a: Any) -> bool:
+def is_matrix(a: Any) -> bool:
+    """Whether it is a matrix, worked out or not."""
     return isinstance(a, (sympy.MatrixBase, sympy.MatrixExpr))
 
 
 def _equal_matrices(a: Any, b: Any) -> bool:
-    a, b = (m.doit() if _is_matrix(m) else m for m in (a, b))
+    a, b = (m.doit() if is_matrix(m) else m for m in (a, b))
     if not isinstance(a, sympy.MatrixBase) or not isinstance(b, sympy.MatrixBase) or a.shape != b.shape:
         return False
     return all(equal(u, v) for u, v in zip(a.flat(), b.flat(), strict=True))

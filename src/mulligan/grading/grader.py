@@ -22,6 +22,7 @@ from mulligan.grading.hints import NO_HINT
 from mulligan.grading.numeric import Tolerance, parse_number, same_number, strip_assignment, tolerance_of
 from mulligan.grading.pool import Reply, WorkerPool, default_workers
 from mulligan.grading.sentence import answer_of, with_decimal_comma
+from mulligan.grading.size import too_large
 from mulligan.grading.text import same_text
 from mulligan.types import Problem, Verdict, VerdictKind
 
@@ -143,7 +144,7 @@ class RoutingGrader:
                 future.add_done_callback(lambda _: self._under_way.pop(key, None))
         return await asyncio.shield(asyncio.wrap_future(future))
 
-    async def _by_pattern(self, pattern: str, text: str) -> str | None | Verdict:
+    async def _by_pattern(self, pattern: str, text: str) -> str | Verdict | None:
         reply = await self.pool.run("mulligan.grading.pattern", {"pattern": pattern, "text": text[-MAX_TEXT:]}, self.config.deadline)
         if reply.status == "ok" and reply.value is not None:
             return reply.value["answer"]
@@ -259,6 +260,8 @@ def _math(gold: str, answer: str, tolerance: Tolerance | None, hints: bool) -> V
     decided = math.look(gold, answer, tolerance, with_hints=hints)
     if decided is not None:
         return _verdict(decided.equal, answer, decided.reason, fields=decided.fields or {})
+    if too_large(answer) and not too_large(gold):
+        return _verdict(False, answer, "a number in the answer is too large to be worked out", fields=dict(NO_HINT) if hints else None)
     payload: dict[str, Any] = {"gold": gold, "answer": answer}
     if tolerance is not None:
         payload["tolerance"] = (str(tolerance.absolute), str(tolerance.relative))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 
 from mulligan.grading.answers import Answer, is_name
 
@@ -76,7 +77,7 @@ def _line_without(points: tuple[Answer, ...]) -> list[Region] | None:
     if not points or any(point.number is None for point in points):
         return None
     ends = [None, *sorted(points, key=lambda point: point.number.value), None]  # type: ignore[union-attr]
-    return [Region(low, high) for low, high in zip(ends, ends[1:], strict=False)]
+    return [Region(low, high) for low, high in pairwise(ends)]
 
 
 def _between(low: Answer, high: Answer, closed_low: bool, closed_high: bool) -> Region:
@@ -159,7 +160,7 @@ def _touch(left: Ends, right: Ends) -> bool:
     return right[1] < left[4] or (right[1] == left[4] and (left[5] or not right[2]))
 
 
-def _value(end: Answer | None) -> Fraction | int | None | bool:
+def _value(end: Answer | None) -> Fraction | int | bool | None:
     if end is None:
         return None
     return False if end.number is None or end.number.percent else end.number.value

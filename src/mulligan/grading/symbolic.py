@@ -12,7 +12,7 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
-from mulligan.grading.algebra import Unreadable, equal, no_evaluation, parse, ratio, value
+from mulligan.grading.algebra import Unreadable, equal, is_matrix, no_evaluation, parse, ratio, value
 from mulligan.grading.answers import Answer, read
 from mulligan.grading.compare import Comparer, Judge
 from mulligan.grading.hints import NO_HINT, hints
@@ -72,9 +72,12 @@ class Algebra(Judge):
         a, b = pair
         if equal(a, b):
             return True
-        if not a.free_symbols and not b.free_symbols:
-            return self._near(gold, a, b)
-        return False
+        if a.free_symbols or b.free_symbols:
+            return False
+        if not is_matrix(b) and value(b) is None:
+            self.reason = "the answer has no value that could be worked out"
+            return False
+        return self._near(gold, a, b)
 
     def _pair(self, gold: str, answer: str) -> tuple[Any, Any] | None:
         try:
@@ -90,7 +93,7 @@ class Algebra(Judge):
 
     def _near(self, gold: Answer, a: Any, b: Any) -> bool:
         """Within the declared tolerance, or the exact value that a gold answer of machine precision was rounded from."""
-        u, v = value(a), value(b)
+        u, v = (None if is_matrix(one) else value(one) for one in (a, b))
         if u is None or v is None or not u.is_real or not v.is_real:
             return False
         if self.tolerance is not None and self.tolerance.allows(Fraction(str(u)), Fraction(str(v))):

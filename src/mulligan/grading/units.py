@@ -25,12 +25,13 @@ _DEGREES = frozenset({"degree", "degrees", "deg"})
 _PERCENT = frozenset({"percent", "percentage", "pct", "percents"})
 _PLAIN = frozenset(alias for alias in _KNOWN if len(alias) > 1) | _DEGREES | _PERCENT
 
-_NO_UNIT = frozenset(
-    "one two three four five six seven eight nine ten tenth tenths third thirds fourth fourths quarter quarters fifth fifths hundredth hundredths "
-    "choose divided incorrect correct does do work works to only except "
-    "million millions billion billions trillion thousand thousands hundred hundreds dozen dozens squared cubed half halves times double twice factorial "
-    "is are was not no or and but if more less than wrong least most about maybe plus minus mod modulo where for when".split()
-)  # what changes the value, or speaks about it
+_NO_UNIT_WORDS = """
+one two three four five six seven eight nine ten tenth tenths third thirds fourth fourths quarter quarters fifth fifths hundredth hundredths half halves
+million millions billion billions trillion thousand thousands hundred hundreds dozen dozens squared cubed times double twice factorial choose divided
+is are was not no or and but if more less than wrong right correct incorrect does do work works to only except least most about maybe plus minus mod modulo where for when
+"""
+_NO_UNIT = frozenset(_NO_UNIT_WORDS.split())
+"""What changes the value, or speaks about it."""
 _WRAPPED = re.compile(
     r"(?P<body>.*[0-9A-Za-z})\]!|'])\\(?:text|textbf|textit|textrm|textnormal|mbox|hbox|mathrm|operatorname|rm)\{(?P<unit>[^{}]{1,60})\}(?:\^\{?(?P<power>-?[0-9])\}?)?"
     r"(?P<rest>(?:[/ ]?\\(?:text|mathrm|mbox)\{[^{}]{1,40}\}(?:\^\{?-?[0-9]\}?)?){0,4})",
