@@ -211,13 +211,16 @@ def _send(sock: socket.socket, message: Mapping[str, Any]) -> None:
 def _receive(sock: socket.socket, end: float) -> dict[str, Any]:
     """The judge's next message. Raises TimeoutError at `end`, OSError if the judge is gone."""
     parts = bytearray()
-    while len(parts) < LENGTH.size or len(parts) < (size := LENGTH.size + LENGTH.unpack_from(parts)[0]):
+    size = LENGTH.size
+    while len(parts) < size:
         sock.settimeout(max(end - time.monotonic(), 1e-4))
-        part = sock.recv(65536)
+        part = sock.recv(min(size - len(parts), 65536))  # no more: the next message may lie behind this one
         if not part:
             raise OSError("no answer")
         parts += part
-        if len(parts) > MOST:
-            raise OSError("too long an answer")
+        if len(parts) == LENGTH.size:
+            size += LENGTH.unpack(parts)[0]
+            if size > MOST:
+                raise OSError("too long an answer")
     return json.loads(parts[LENGTH.size : size])
 
