@@ -431,15 +431,17 @@ def test_code_by_recipe():
         assert asyncio.run(grader.grade(problem(), fenced(SQUARE))).correct
         verdict = asyncio.run(grader.grade(problem(), fenced("def f(x):\n    while True: pass")))
         assert verdict.kind is VerdictKind.WRONG and verdict.reason == "timeout" and 500 <= verdict.ms < 1500
-        hungry = fenced("def f(x): return len(bytearray(300 << 20)) and x * x")
-        assert asyncio.run(grader.grade(problem(), hungry)).correct
     finally:
         grader.close()
-    grader = make_grader(GraderConfig(code=True, memory_mb=128))
-    try:
-        assert "MemoryError" in str(asyncio.run(grader.grade(problem(), hungry)).reason)
-    finally:
-        grader.close()
+    hungry = fenced("def f(x): return len(bytearray(300 << 20)) and x * x")
+    for memory_mb, correct in ((1024, True), (128, False)):
+        grader = make_grader(GraderConfig(code=True, memory_mb=memory_mb))
+        try:
+            verdict = asyncio.run(grader.grade(problem(), hungry))
+        finally:
+            grader.close()
+        assert verdict.correct is correct
+        assert correct or "MemoryError" in str(verdict.reason)
 
 
 def test_recipes_that_allow_code_are_refused_where_there_is_no_sandbox(monkeypatch):
