@@ -93,7 +93,7 @@ class Worker:
         self.log = out / f"worker_{''.join(c if c.isalnum() else '_' for c in name)}.log"
         self.idle_seconds = self.idle_cpu = 0.0
         self._idle_since: tuple[float, float] | None = None
-        settings = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+        settings = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "src")))}
         with self.log.open("wb") as log:
             try:
                 self._process = subprocess.Popen(

@@ -284,6 +284,21 @@ def test_a_long_job_that_made_way_still_gets_its_answer():
         pool.close()
 
 
+def test_what_is_known_to_take_long_begins_after_the_others():
+    pool = WorkerPool(1)
+    try:
+        call(pool, do="add", a=1, b=1)
+        busy = pool.submit(JOBS, {"do": "sleep", "seconds": 0.05}, 1.0)
+        done = []
+        for name, later in (("later", True), ("first", False), ("second", False)):
+            pool.submit(JOBS, {"do": "add", "a": 1, "b": 1}, 1.0, later=later).add_done_callback(lambda f, name=name: done.append(name))
+        assert busy.result(timeout=5).status == "ok"
+        assert wait_for(lambda: len(done) == 3)
+        assert done == ["first", "second", "later"]
+    finally:
+        pool.close()
+
+
 def test_long_jobs_are_not_put_off_for_ever(monkeypatch):
     """While new jobs keep coming, one of the long ones begins now and then."""
     monkeypatch.setattr(dispatch, "LONG_EVERY", 0.5)

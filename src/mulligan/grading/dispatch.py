@@ -27,7 +27,7 @@ START_SECONDS = 120.0
 """Patience with the start of a worker, imports included."""
 JOBS_PER_WORKER = 5_000
 """A worker is replaced after so many jobs: what its libraries cache stays bounded."""
-SLICE = 0.05
+SLICE = 0.1
 """Seconds that a job may hold up others that wait."""
 LONG_EVERY = 3.0
 """While new jobs wait, one of those that were put back begins every so many seconds."""
@@ -50,7 +50,7 @@ class Reply:
 
 @dataclass(eq=False, slots=True)
 class Job:
-    """`left`: seconds that it may run. `long`: it was put back once. `tries`: how often a worker was lost with it."""
+    """`left`: seconds that it may run. `long`: it was put back once, or is known to take long. `tries`: how often a worker was lost with it."""
 
     module: str
     payload: dict[str, Any]
@@ -141,8 +141,7 @@ class Dispatcher:
             if self.closed:
                 return False
             while self.inbox:
-                job = self.inbox.popleft()
-                self._fresh.setdefault(job.module, deque()).append(job)
+                self._put_last(self.inbox.popleft())
         self._dispatch()
         patience = self._patience()
         with self.lock:
@@ -360,6 +359,11 @@ class Dispatcher:
         job.left -= spent
         self._put_first(job)
 
+    def _put_last(self, job: Job) -> None:
+        if job.long and not any(self._long.values()):
+            self._long_turn = max(self._long_turn, time.monotonic() + LONG_EVERY)
+        (self._long if job.long else self._fresh).setdefault(job.module, deque()).append(job)
+
     def _put_first(self, job: Job) -> None:
         (self._long if job.long else self._fresh).setdefault(job.module, deque()).appendleft(job)
 
@@ -404,9 +408,7 @@ class Dispatcher:
             elif spent >= SLICE and self._held_up(worker):
                 worker.queue.popleft()
                 job.long = True
-                if not any(self._long.values()):
-                    self._long_turn = max(self._long_turn, time.monotonic() + LONG_EVERY)
-                self._long.setdefault(job.module, deque()).append(job)
+                self._put_last(job)
                 self._remove(worker)
         if self.nursery.forking and time.monotonic() - self._fork_asked > START_SECONDS:
             self._nursery_failed(OSError(f"a grading worker did not start within {START_SECONDS:.0f} s"))

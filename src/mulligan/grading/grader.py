@@ -22,7 +22,7 @@ from mulligan.grading.hints import NO_HINT
 from mulligan.grading.numeric import Tolerance, parse_number, same_number, strip_assignment, tolerance_of
 from mulligan.grading.pool import Reply, WorkerPool, default_workers
 from mulligan.grading.sentence import answer_of, with_decimal_comma
-from mulligan.grading.size import too_large
+from mulligan.grading.size import may_take_long, too_large
 from mulligan.grading.text import same_text
 from mulligan.types import Problem, Verdict, VerdictKind
 
@@ -138,7 +138,7 @@ class RoutingGrader:
         key = work.key
         future = self._under_way.get(key) if key is not None else None
         if future is None or future.cancelled():
-            future = self.pool.submit(work.module, work.payload, self.config.deadline)
+            future = self.pool.submit(work.module, work.payload, self.config.deadline, later=may_take_long(work.answer))
             if key is not None:
                 self._under_way[key] = future
                 future.add_done_callback(lambda _: self._under_way.pop(key, None))

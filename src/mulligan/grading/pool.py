@@ -39,16 +39,17 @@ class WorkerPool:
         self._state = Dispatcher(self.workers, self.memory_mb)
         self._finalizer = weakref.finalize(self, Dispatcher.shutdown, self._state)
 
-    def submit(self, module: str, payload: dict[str, Any], deadline: float) -> Future[Reply]:
+    def submit(self, module: str, payload: dict[str, Any], deadline: float, *, later: bool = False) -> Future[Reply]:
         """Queue `module.run(payload, progress)` (the payload picklable, the result JSON-able) with `deadline` seconds of wall clock from its start.
 
-        A job may be begun more than once: after its worker died, or because it held up others. The future always resolves to a
+        `later`: it looks as if it took long; it begins when those that do not are done. A job may be begun more than once: after its
+        worker died, or because it held up others. The future always resolves to a
         `Reply`; it never raises, unless it is cancelled. Returns at once.
         """
         if self._state.pid != os.getpid():  # forked: the thread and the processes are the parent's, start over
             self._finalizer.detach()
             self._reset()
-        job = Job(module, payload, deadline, Future())
+        job = Job(module, payload, deadline, Future(), long=later)
         self._state.submit(job)
         return job.future
 

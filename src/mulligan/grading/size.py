@@ -22,7 +22,18 @@ _CLOSING = frozenset(_OPENING.values())
 _TIMES = frozenset(("*", "/", "\\cdot", "\\times", "\\div", "\\bmod", "\\mod"))
 _ENDS_A_TERM = frozenset(("+", "-", "\\pm", "\\mp", ",", ";", "=", "<", ">", "&", "\\\\", "\\le", "\\ge", "\\leq", "\\geq", "\\neq", "\\in", "\\cup", "\\cap", "|"))
 _DIVIDES = frozenset(("\\frac", "\\dfrac", "\\tfrac", "\\cfrac", "\\binom", "\\dbinom", "\\tbinom"))
+_MAY_TAKE_LONG = re.compile(
+    r"\\(?:sum|prod|int|lim|det|gcd|binom|Gamma|zeta)(?![a-zA-Z])"
+    r"|\\end\{[a-zB]{0,9}matrix\}\s*\^"  # the power of a matrix
+    r"|\)\s*\^\s*\{?\s*\d{2}"  # a high power of a bracket
+    r"|\)\s*\^\s*\{?\d{1,9}\}?[^()]{0,20}\)\s*\^"  # powers of brackets within brackets
+)
 _MAY_BE_LARGE = re.compile(r"\^|!|binom")
+
+
+def may_take_long(text: str) -> bool:
+    """Whether there is a sum, an integral, a high power or the like in the text: it may be worked out at once, or never."""
+    return _MAY_TAKE_LONG.search(text) is not None
 
 
 class _TooLarge(Exception):
