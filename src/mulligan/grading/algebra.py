@@ -1,9 +1,8 @@
 r"""LaTeX expressions as SymPy's, and whether two of them are equal. Runs in a worker process only: it may take for ever, or all memory.
 
-latex2sympy builds expressions from a grammar, unevaluated. Equality is decided by value, not by rewriting: constants are compared to as
-many digits as it takes (SymPy's `evalf` raises its working precision until a difference is either seen or lost beyond `MOST_DIGITS`), and
-expressions with variables at fixed points, to 50 digits. Text of a model is never evaluated as Python: while a model's text is worked on,
-the one door through which SymPy evaluates strings is shut (`no_evaluation`).
+latex2sympy builds expressions from a grammar, unevaluated. Equality is decided by value, not by rewriting: constants are compared to
+60 digits, then, if they agree, to `MOST_DIGITS` behind the point; expressions with variables at fixed points, to 50 digits. Text of a
+model is never evaluated as Python: while it is worked on, the one door through which SymPy evaluates strings is shut (`no_evaluation`).
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _ROUNDING = (sympy.floor, sympy.ceiling, sympy.Mod)
 _WHOLE_NAMES = frozenset("ijklmnpqNMK")
 
 DIGITS = 60
-AGREE = sympy.Float("1e-50")
+AGREED = 50
 
 
 MOST_DIGITS = 500
@@ -97,6 +96,7 @@ def parse(text: str) -> Any:
 def _plain(found: Any) -> Any:
     if isinstance(found, sympy.MatrixBase):
         return found.applyfunc(_plain)
+    found = found.xreplace({part: part.args[0] for part in found.atoms(sympy.UnevaluatedExpr)})
     opaque = {part: sympy.Symbol(f"<{part}>", real=True) for part in found.atoms(AppliedUndef, sympy.Derivative)}
     if opaque:
         found = found.xreplace(opaque)
@@ -117,8 +117,17 @@ def equal(a: Any, b: Any) -> bool:
         return _equal_matrices(a, b)
     if not a.free_symbols and not b.free_symbols:
         return equal_constants(a, b)
-    found = [(u, v) for point in points(a, b) if (u := value(a, point)) is not None and (v := value(b, point)) is not None]
-    return len(found) >= 2 and all(_agree(u, v) for u, v in found)
+    found = [(u, v, point) for point in points(a, b) if (u := value(a, point)) is not None and (v := value(b, point)) is not None]
+    return len(found) >= 2 and all(_agree(u, v) for u, v, _ in found) and _vanish_at(a - b, found[0][2])
+
+
+def _vanish_at(difference: Any, point: dict[Any, Any]) -> bool:
+    """Whether it is 0 to `MOST_DIGITS`: what agrees to `DIGITS` may still differ by a tiny number."""
+    try:
+        found = difference.evalf(15, subs=point, maxn=MOST_DIGITS)
+        return not found.is_number or all(_vanishes(part) for part in found.as_real_imag())
+    except (TypeError, ValueError, AttributeError, ArithmeticError, NotImplementedError):
+        return True
 
 
 def equal_constants(a: Any, b: Any) -> bool:
@@ -128,11 +137,12 @@ def equal_constants(a: Any, b: Any) -> bool:
         return False
     if not _agree(u, v):
         return False
-    before_point = _magnitude(u)
-    if before_point > MOST_DIGITS * 20:
+    # Anew with more digits, not as the difference of the two: SymPy takes the logarithm of 1 + 10^-200 for 0 at fewer.
+    digits = MOST_DIGITS + _magnitude(u)
+    if digits > 20 * MOST_DIGITS:
         return False  # too large to be told apart
-    difference = (a - b).evalf(15, maxn=MOST_DIGITS + before_point)
-    return all(_vanishes(part) for part in difference.as_real_imag())
+    u, v = value(a, digits=digits), value(b, digits=digits)
+    return u is not None and v is not None and _agree(u, v, digits - 15)
 
 
 def ratio(a: Any, b: Any) -> Any:
@@ -147,12 +157,12 @@ def ratio(a: Any, b: Any) -> Any:
     return found[0]
 
 
-def value(expression: Any, point: dict[Any, Any] | None = None) -> Any:
-    """The value as a complex number of 60 digits (SymPy); None if there is none (a pole, a function that is not known)."""
+def value(expression: Any, point: dict[Any, Any] | None = None, digits: int = DIGITS) -> Any:
+    """The value as a complex number of so many digits (SymPy); None if there is none (a pole, a function that is not known)."""
     try:
-        found = expression.evalf(DIGITS, subs=point) if point else expression.evalf(DIGITS)
+        found = expression.evalf(digits, subs=point) if point else expression.evalf(digits)
         if not found.is_number or found.has(sympy.Sum, sympy.Product, sympy.Integral, sympy.Limit):
-            found = expression.subs(point or {}).doit().evalf(DIGITS)
+            found = expression.subs(point or {}).doit().evalf(digits)
         real, imaginary = (sympy.Integer(0) if _vanishes(part) else part for part in found.as_real_imag())
         if not (real.is_Float or real.is_Rational) or not (imaginary.is_Float or imaginary.is_Rational):
             return None
@@ -161,9 +171,9 @@ def value(expression: Any, point: dict[Any, Any] | None = None) -> Any:
         return None
 
 
-def _agree(u: Any, v: Any) -> bool:
+def _agree(u: Any, v: Any, digits: int = AGREED) -> bool:
     size = max(abs(u), abs(v))
-    return size == 0 or bool(abs(u - v) <= AGREE * size)
+    return size == 0 or bool(abs(u - v) <= size * sympy.Float(10, 15) ** -digits)
 
 
 def _magnitude(u: Any) -> int:
@@ -185,9 +195,10 @@ def points(a: Any, b: Any) -> list[dict[Any, Any]]:
         rounded = (a.has(*_ROUNDING) or b.has(*_ROUNDING)) and not a.has(*_DISCRETE) and not b.has(*_DISCRETE)
         # What is rounded need not be whole, unless its name says so.
         return whole + [{s: w[s] if str(s)[0] in _WHOLE_NAMES else r[s] for s in symbols} for w, r in zip(whole, between, strict=False)] if rounded else whole
-    found = between
+    far = [{s: 10**6 * q for s, q in between[0].items()}, {s: q / 10**6 for s, q in between[1].items()}]
+    found = [*between, *(point for point in far if _real(a, point) and _real(b, point))]
     for i in range(3):
-        mixed = {s: found[i][s] * (-1 if (j + i) % 2 == 0 else 1) for j, s in enumerate(symbols)}
+        mixed = {s: between[i][s] * (-1 if (j + i) % 2 == 0 else 1) for j, s in enumerate(symbols)}
         if _real(a, mixed) and _real(b, mixed):
             found.append(mixed)
     return found
@@ -205,7 +216,7 @@ def _counts(expression: Any) -> bool:
 
 def _real(expression: Any, point: dict[Any, Any]) -> bool:
     found = value(expression, point)
-    return found is not None and abs(sympy.im(found)) <= AGREE * max(abs(found), 1)
+    return found is not None and abs(sympy.im(found)) <= max(abs(found), 1) * sympy.Float(10, 15) ** -AGREED
 
 
 def is_matrix(a: Any) -> bool:
