@@ -99,7 +99,7 @@ class _Reader:
         while (token := self.peek()) in ("^", "!", "_"):
             self.at += 1
             if token == "!":
-                size = None if size is None else self._checked(_value(size) * max(size - 0.4, 0.1))
+                size = None if size is None else self._checked(_of_factorial(size))
                 continue
             inner = self._deeper(self.power) if token == "^" else self._deeper(self.atom)
             if token == "_":
@@ -156,6 +156,12 @@ def _size(digits: str) -> float:
         return float(len(significant))
     number = int(significant or "0")
     return max(math.log10(number) if number else 0.0, float(len(decimals)))
+
+
+def _of_factorial(size: float) -> float:
+    """The size of n! for an n of this size."""
+    n = _value(size)
+    return math.lgamma(n + 1) / math.log(10) if n < 1e15 else n * (size - 0.4)
 
 
 def _value(size: float) -> float:
