@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from mulligan.config import GraderConfig
+from mulligan.errors import ConfigError
 from mulligan.grading import grade_answer, grade_text, make_grader
 from mulligan.types import Problem, VerdictKind
 
@@ -306,4 +307,48 @@ def test_text_of_a_model_is_never_run_by_the_other_graders(grader, tmp_path, kin
                 assert not verdict.correct, (name, payload, verdict)
 
     asyncio.run(main())
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("answer_format", ["####", "Answer:", "<answer>", "last number", r"regex:Result: (.*)"])
+def test_text_of_a_model_is_never_run_in_other_formats(tmp_path, answer_format):
+    """Hints are on: they compare once more than verdicts do."""
+    marker = tmp_path / "marker"
+    grader = make_grader(GraderConfig(workers=1, deadline=DEADLINE, format=answer_format, hints=True))
+
+    async def main():
+        texts = [
+            (gold, text)
+            for payload in payloads(marker)
+            for gold in (r"\sqrt{2}", "(1,2)", r"5\text{ cm}")
+            for text in (f"#### {payload}", f"Answer: {payload}", f"<answer>{payload}</answer>", f"Result: {payload}", f"{payload} 7")
+        ]
+        return await asyncio.gather(*(grader.grade(problem(gold, tolerance=1e-3), text) for gold, text in texts))
+
+    try:
+        verdicts = asyncio.run(main())
+    finally:
+        grader.close()
+    assert not marker.exists()
+    assert all(verdict.kind in SETTLED and not verdict.correct for verdict in verdicts)
+
+
+def test_code_of_a_model_is_run_in_its_sandbox_alone(tmp_path):
+    marker = tmp_path / "marker"
+    try:
+        grader = make_grader(GraderConfig(workers=1, code=True))
+    except ConfigError as error:
+        pytest.skip(f"no sandbox: {error}")
+    lines = ["def f(x):", "    return x + 1", ""]
+    for payload in payloads(marker):
+        lines += ["try:", f"    exec({payload!r})", "except BaseException:", "    pass"]
+    tests = {"tests": "assert f(1) == 2", "entry_point": "f"}
+    try:
+        for body in ("\n".join(lines), f"import os\nos.system('touch {marker}')\ndef f(x):\n    return x + 1", f"def f(x):\n    open({str(marker)!r}, 'w')\n    return x + 1"):
+            verdict = asyncio.run(grader.grade(problem("", "code", **tests), f"```python\n{body}\n```"))
+            assert verdict.kind in SETTLED, verdict
+        harmless = asyncio.run(grader.grade(problem("", "code", **tests), "```python\ndef f(x):\n    return x + 1\n```"))
+    finally:
+        grader.close()
+    assert harmless.correct
     assert not marker.exists()
