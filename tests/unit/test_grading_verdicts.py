@@ -1,11 +1,13 @@
 """What surrounds a comparison: kept verdicts, hints, tolerance, many pairs at once, and strings that are never evaluated."""
 
 import asyncio
+import json
 import time
 
 import pytest
 import sympy
 
+from mulligan.cli import main
 from mulligan.config import GraderConfig
 from mulligan.errors import ConfigError
 from mulligan.grading import Pair, grade_pairs, make_grader
@@ -179,6 +181,33 @@ def test_pairs_are_read_as_they_are_needed():
 def test_pairs_that_cannot_be_graded(pair):
     with pytest.raises(ConfigError):
         next(grade_pairs([pair]))
+
+
+def test_the_command_grades_texts_and_answers_in_order(tmp_path, capsys):
+    rows = [
+        {"gold": r"\sqrt{2}", "text": r"so \boxed{2^{1/2}}"},
+        {"gold": "$9$", "answer": r"Answer \[ 9 \]"},
+        {"gold": "7", "text": "no box"},
+        {"gold": "7", "answer": "8=7"},
+        {"gold": "a b", "answer": "A  B", "kind": "text"},
+    ]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["grade", "--file", str(path), "--workers", "1"]) == 0
+    verdicts = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [v["verdict"] for v in verdicts] == ["correct", "correct", "no_answer", "wrong", "correct"]
+    assert all(set(v) == {"verdict", "reason", "answer", "ms"} for v in verdicts) and "bare symbol" in verdicts[3]["reason"]
+    assert main(["grade", "--gold", "7", "--answer", "7."]) == 0
+    assert json.loads(capsys.readouterr().out)["verdict"] == "correct"
+
+
+@pytest.mark.parametrize("row", ['{"gold": "7", "answer": 7}', '{"gold": "7", "text": "7", "answer": "7"}', '{"gold": "7", "text": "7", "kind": "gym"}', '{"gold": "7", "answer": "7", "kind": "maths"}'])
+def test_the_command_names_the_line_that_is_wrong(tmp_path, capsys, row):
+    path = tmp_path / "pairs.jsonl"
+    path.write_text('{"gold": "7", "answer": "7"}\n' + row + "\n")
+    assert main(["grade", "--file", str(path)]) == 2
+    written = capsys.readouterr()
+    assert written.out == "" and written.err.count("\n") == 1 and "line 2" in written.err
 
 
 def test_code_has_to_be_allowed():
