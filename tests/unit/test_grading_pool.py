@@ -299,6 +299,22 @@ def test_what_is_known_to_take_long_begins_after_the_others():
         pool.close()
 
 
+def test_what_was_put_back_comes_before_what_is_known_to_take_long():
+    """A job that was slow for once does not wait for all bombs."""
+    pool = WorkerPool(1)
+    try:
+        call(pool, do="add", a=1, b=1)
+        slow = pool.submit(JOBS, {"do": "sleep", "seconds": 0.3}, 1.0)
+        bombs = [pool.submit(JOBS, {"do": "spin", "seconds": 60}, 0.5, later=True) for _ in range(4)]
+        quick = [pool.submit(JOBS, {"do": "add", "a": 1, "b": 1}, 1.0) for _ in range(5)]
+        assert [f.result(timeout=5).status for f in quick] == ["ok"] * 5 and not slow.done()
+        assert slow.result(timeout=5).status == "ok"
+        assert not any(f.done() for f in bombs)
+        assert [f.result(timeout=10).status for f in bombs] == ["timeout"] * 4
+    finally:
+        pool.close()
+
+
 def test_long_jobs_are_not_put_off_for_ever(monkeypatch):
     """While new jobs keep coming, one of the long ones begins now and then."""
     monkeypatch.setattr(dispatch, "LONG_EVERY", 0.5)

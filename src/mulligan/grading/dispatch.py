@@ -58,6 +58,7 @@ class Job:
     future: Future[Reply]
     claimed: bool = False
     long: bool = False
+    put_back: bool = False
     tries: int = 0
     sent: float = 0.0
 
@@ -362,7 +363,10 @@ class Dispatcher:
     def _put_last(self, job: Job) -> None:
         if job.long and not any(self._long.values()):
             self._long_turn = max(self._long_turn, time.monotonic() + LONG_EVERY)
-        (self._long if job.long else self._fresh).setdefault(job.module, deque()).append(job)
+        queue = (self._long if job.long else self._fresh).setdefault(job.module, deque())
+        # Those that were put back come before those that were known to take long: they may have been unlucky.
+        place = next((i for i, other in enumerate(queue) if not other.put_back), len(queue)) if job.put_back else len(queue)
+        queue.insert(place, job)
 
     def _put_first(self, job: Job) -> None:
         (self._long if job.long else self._fresh).setdefault(job.module, deque()).appendleft(job)
@@ -407,7 +411,7 @@ class Dispatcher:
                 self._remove(worker)
             elif spent >= SLICE and self._held_up(worker):
                 worker.queue.popleft()
-                job.long = True
+                job.long = job.put_back = True
                 self._put_last(job)
                 self._remove(worker)
         if self.nursery.forking and time.monotonic() - self._fork_asked > START_SECONDS:
