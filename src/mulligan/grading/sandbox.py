@@ -76,7 +76,7 @@ class Sandboxed:
         self.errors = b""
         command = [*_command(_find())]
         filter_out, filter_in = os.pipe()
-        self._info, info_in = os.pipe()
+        info_out, info_in = os.pipe()
         try:
             os.write(filter_in, seccomp_filter(platform.machine()))
             os.close(filter_in)
@@ -84,12 +84,13 @@ class Sandboxed:
                 [*command, "--seccomp", str(filter_out), "--info-fd", str(info_in), "--", *_python(), "-c", script, *arguments],
                 stdin=stdin.fileno(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, pass_fds=(*pass_fds, filter_out, info_in), env={}, cwd="/",
             )  # fmt: skip
-        except BaseException:
-            os.close(self._info)
-            raise
-        finally:
-            os.close(filter_out)
             os.close(info_in)
+            info_in = -1
+            self._first = _first_process(info_out)
+        finally:
+            for fd in (filter_out, info_out, info_in):
+                if fd >= 0:
+                    os.close(fd)
 
     def status(self, patience: float = 0.0) -> int | None:
         """Exit status; 128 and more for a signal; None while it runs."""
@@ -98,16 +99,17 @@ class Sandboxed:
         return None
 
     def end(self, patience: float = 5.0) -> bool:
-        """Kill it and wait until every process in it is gone; whether they are. What it wrote to standard error is in `errors`.
+        """Kill it and wait until every process in it is gone; whether they are. What bubblewrap had to say is in `errors`.
 
-        Its first process is killed, not bubblewrap: the kernel lets that one end after all others alone, and bubblewrap after it.
+        Its first process is killed and waited for: the kernel lets that one end after all others alone. bubblewrap itself may end before.
         """
-        first = self._first_process()
-        gone = False
-        if first is not None:
+        gone = self._first is None
+        if self._first is not None:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(first, signal.SIGKILL)
-            gone = self.status(patience) is not None
+                signal.pidfd_send_signal(self._first, signal.SIGKILL)
+            gone = bool(select.select([self._first], [], [], patience)[0])
+            os.close(self._first)
+            self._first = None
         self.process.kill()
         self.process.wait()
         stderr = self.process.stderr
@@ -115,15 +117,18 @@ class Sandboxed:
         if select.select([stderr], [], [], 0.0)[0]:
             self.errors = os.read(stderr.fileno(), 2000)
         stderr.close()
-        os.close(self._info)
-        return gone or first is None
+        return gone
 
-    def _first_process(self) -> int | None:
-        """The id of the first process inside, as we see it; None if bubblewrap has ended, which it does after that one."""
-        while self.process.poll() is None:
-            if select.select([self._info], [], [], 0.02)[0]:
-                found = re.search(rb'"child-pid":\s*(\d+)', os.read(self._info, 1000))
-                return int(found[1]) if found and self.process.poll() is None else None
+
+def _first_process(info: int, patience: float = 10.0) -> int | None:
+    """A file descriptor of the first process inside, from what bubblewrap says of it; None if there is none (any more)."""
+    said = b""
+    while b"}" not in said and select.select([info], [], [], patience)[0] and (part := os.read(info, 1000)):
+        said += part
+    found = re.search(rb'"child-pid":\s*(\d+)', said)
+    try:
+        return os.pidfd_open(int(found[1])) if found else None
+    except ProcessLookupError:
         return None
 
 
