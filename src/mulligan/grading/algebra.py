@@ -31,6 +31,7 @@ _WHOLE_NAMES = frozenset("ijklmnpqNMK")
 
 DIGITS = 60
 AGREED = 50
+TINY = sympy.Float("1e-40")
 
 
 MOST_DIGITS = 500
@@ -118,7 +119,11 @@ def equal(a: Any, b: Any) -> bool:
     if not a.free_symbols and not b.free_symbols:
         return equal_constants(a, b)
     found = [(u, v, point) for point in points(a, b) if (u := value(a, point)) is not None and (v := value(b, point)) is not None]
-    return len(found) >= 2 and all(_agree(u, v) for u, v, _ in found) and _vanish_at(a - b, found[0][2])
+    if len(found) < 2 or not all(_close(u, v) for u, v, _ in found):
+        return False
+    if all(_agree(u, v) for u, v, _ in found) and _vanish_at(a - b, found[0][2]):
+        return True
+    return all(equal_constants(a.subs(point).doit(), b.subs(point).doit()) for _, _, point in found[:3])
 
 
 def _vanish_at(difference: Any, point: dict[Any, Any]) -> bool:
@@ -133,9 +138,16 @@ def _vanish_at(difference: Any, point: dict[Any, Any]) -> bool:
 def equal_constants(a: Any, b: Any) -> bool:
     """Exact equality of two constants, as far as `MOST_DIGITS` behind the point tell."""
     u, v = value(a), value(b)
-    if u is None or v is None:
+    if u is None or v is None or not _close(u, v):
         return False
-    if not _agree(u, v):
+    # `evalf` makes a tiny number of a power of what is 0 but was not worked out, `(1-1)^2`: if they differ by so little, work them out.
+    return _same_value(a, b) or _same_value(a.doit(), b.doit())
+
+
+def _same_value(a: Any, b: Any) -> bool:
+    """Whether the values agree to `AGREED` digits, then to `MOST_DIGITS` behind the point."""
+    u, v = value(a), value(b)
+    if u is None or v is None or not _agree(u, v):
         return False
     # Anew with more digits, not as the difference of the two: SymPy takes the logarithm of 1 + 10^-200 for 0 at fewer.
     digits = MOST_DIGITS + _magnitude(u)
@@ -174,6 +186,11 @@ def value(expression: Any, point: dict[Any, Any] | None = None, digits: int = DI
 def _agree(u: Any, v: Any, digits: int = AGREED) -> bool:
     size = max(abs(u), abs(v))
     return size == 0 or bool(abs(u - v) <= size * sympy.Float(10, 15) ** -digits)
+
+
+def _close(u: Any, v: Any) -> bool:
+    """Whether so little is between them that it may come of the computation."""
+    return bool(abs(u - v) <= TINY * (1 + abs(u)))
 
 
 def _magnitude(u: Any) -> int:
