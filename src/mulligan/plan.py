@@ -15,7 +15,7 @@ from mulligan.config import EvalConfig, Recipe
 from mulligan.errors import ConfigError, ContextOverflow, DataError, MulliganError
 from mulligan.evaluation import Evaluation, evaluate, parse_attempts, write_evaluation
 from mulligan.grading import Grader, make_grader
-from mulligan.learning.logits import CHUNK_ELEMENTS
+from mulligan.learning.logits import most_logits
 from mulligan.model import autocast_of, check_int8, context_and_parameters, load_tokenizer, resolve_device
 from mulligan.model.tiny import tiny_tokenizer
 from mulligan.protocol import Protocol
@@ -80,7 +80,7 @@ class Plan:
         recipe = self.recipe
         copies = 5 + (4 if recipe.advantage.name == "gae" and recipe.critic.kind == "separate" else 0) + (2 if recipe.loss.kl > 0 else 0)
         shape = context_and_parameters(recipe.model)
-        logits = 4 * min(recipe.train.micro_batch_tokens * shape.vocabulary, max(CHUNK_ELEMENTS, shape.vocabulary))
+        logits = 4 * min(recipe.train.micro_batch_tokens * shape.vocabulary, max(most_logits(resolve_device(recipe.model.device)), shape.vocabulary))
         rows = min(recipe.sampling.max_rows, recipe.train.problems_per_step * recipe.train.group_size)
         cache = rows * recipe.protocol.max_dialogue_tokens * shape.cache_per_token
         activations = recipe.train.micro_batch_tokens * shape.activations_per_token // (8 if recipe.model.gradient_checkpointing else 1)

@@ -30,6 +30,15 @@ def test_exact_is_the_same_model(name: str):
         torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("precision", "packed"), [("exact", False), pytest.param("int8", True, marks=needs_int8)])
+def test_small_layers_stay_as_they_are_in_full_precision(precision: str, packed: bool, monkeypatch: pytest.MonkeyPatch):
+    policy = as_policy(build("llama"))
+    linears = [m for m in policy.model.modules() if isinstance(m, nn.Linear)]
+    monkeypatch.setattr("mulligan.model.packed.SMALL", 1 + max(m.weight.numel() for m in linears))
+    with PackedLinears(policy, precision).in_use():  # type: ignore[arg-type]
+        assert all(("forward" in m.__dict__) is packed for m in linears)
+
+
 def test_layers_have_their_own_forward_again_afterwards():
     policy = as_policy(build("llama"))
     with pytest.raises(RuntimeError, match="in the middle"), PackedLinears(policy).in_use():

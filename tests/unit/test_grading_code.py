@@ -11,9 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
+from ticking import ticking
 
 from mulligan.config import GraderConfig
 from mulligan.errors import ConfigError
+from mulligan.grading import code as code_module
 from mulligan.grading import make_grader, sandbox
 from mulligan.grading.code import MAX_CODE, CodeGrader, CodeTests, check_sandbox, extract_code, grade_code, read_tests, run
 from mulligan.grading.code_child import decode, encode
@@ -348,25 +350,24 @@ def test_an_answer_like_a_broken_test_is_wrong():
     assert judge("import numpy_that_is_not_there").kind is VerdictKind.WRONG
 
 
+def test_messages_that_come_together_are_read_one_after_the_other():
+    ours, judge_end = socket.socketpair()
+    with ours, judge_end:
+        sent = [{"ready": True}, {"passed": "x" * 100}]
+        judge_end.sendall(b"".join(code_module.LENGTH.pack(len(data)) + data for data in (json.dumps(m).encode() for m in sent)))
+        assert [code_module._receive(ours, time.monotonic() + 5) for _ in sent] == sent
+
+
 @needs_sandbox
 def test_many_at_once_without_blocking_the_loop():
     async def main():
         grader = CodeGrader(workers=2, deadline=1.0, memory_mb=256)
-        ticks = 0
-
-        async def tick():
-            nonlocal ticks
-            while True:
-                ticks += 1
-                await asyncio.sleep(0.01)
-
-        ticker = asyncio.ensure_future(tick())
         texts = [fenced(SQUARE), fenced("def f(x):\n    while True: pass"), fenced("def f(x): return 1"), "nothing"] * 2
-        verdicts = await asyncio.gather(*(grader.grade(problem(), text) for text in texts))
-        ticker.cancel()
+        async with ticking() as ticks:
+            verdicts = await asyncio.gather(*(grader.grade(problem(), text) for text in texts))
         grader.close()
         grader.close()
-        return [v.kind.value for v in verdicts], ticks
+        return [v.kind.value for v in verdicts], ticks[0]
 
     kinds, ticks = asyncio.run(main())
     assert kinds == ["correct", "wrong", "wrong", "no_answer"] * 2

@@ -43,6 +43,12 @@ class Answer:
     signs: tuple[str, ...] = ()
 
 
+def negated(answer: Answer) -> Answer:
+    """A number or an expression with its sign turned."""
+    number = None if answer.number is None else replace(answer.number, value=-answer.number.value)
+    return replace(answer, text=f"-({answer.text})", number=number)
+
+
 # ------------------------------------------------------------------------------------------------------------------ splitting
 
 _TOKEN = re.compile(

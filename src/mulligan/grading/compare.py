@@ -7,7 +7,7 @@ itself there is none (`Judge`), and what comes out as None goes to a worker, who
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from mulligan.grading.answers import Answer, is_name
@@ -220,10 +220,10 @@ class Comparer:
         return _all(True if g is None or a is None else self.same(g, a) for g, a in ends)
 
 
-def _all(found: object) -> bool | None:
+def _all(found: Iterable[bool | None]) -> bool | None:
     """Conjunction of three values; stops at the first False."""
     unknown = False
-    for value in found:  # type: ignore[attr-defined]
+    for value in found:
         if value is False:
             return False
         unknown = unknown or value is None

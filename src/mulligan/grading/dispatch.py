@@ -308,6 +308,8 @@ class Dispatcher:
         self.nursery.discard()
         if self._failures > 1:
             self._give_up(str(error))
+        else:
+            self._keep_strength()
 
     def _give_up(self, detail: str, module: str | None = None) -> None:
         for queues in (self._fresh, self._long):
@@ -388,9 +390,7 @@ class Dispatcher:
         return not worker.queue[0].long and (len(worker.queue) > 1 or any(self._fresh.values()))
 
     def _patience(self) -> float | None:
-        """Seconds until a clock runs out; none where a worker is to be tried for again at once."""
-        if self._failures == 1 and not self.nursery.forking and (any(self._fresh.values()) or any(self._long.values())):
-            return 0.0
+        """Seconds until a clock runs out."""
         ends = [w.since + (min(SLICE, w.queue[0].left) if self._held_up(w) else w.queue[0].left) for w in self.workers if w.queue]
         if self.nursery.forking:
             ends.append(self._fork_asked + START_SECONDS)

@@ -16,7 +16,6 @@ import re
 from collections.abc import Callable
 
 from mulligan.answer_marks import LINE_MARKS, TAG
-from mulligan.config import REGEX_PREFIX
 from mulligan.grading.extract import MAX_TEXT, extract_boxed
 
 _NUMBER = re.compile(r"(?<![\w.,/^_-])-?[$€£]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:/\d+)?(?:[eE][-+]?\d{1,9})?(?:\\?%)?|(?<!\w)-?\\[dt]?frac\{\d+\}\{\d+\}")
@@ -42,15 +41,6 @@ def extract(text: str, answer_format: str) -> str | None:
 def missing(answer_format: str) -> str:
     """What to say of an attempt without an answer."""
     return _MISSING.get(answer_format, "the pattern of grader.format matches nothing")
-
-
-def write(answer: str, answer_format: str) -> str | None:
-    """An attempt that gives `answer` in this format; None for a pattern, which only its author can fill."""
-    if answer_format.startswith(REGEX_PREFIX):
-        return None
-    return {"boxed": f"\\boxed{{{answer}}}", "####": f"#### {answer}", "Answer:": f"Answer: {answer}", "<answer>": f"<answer>{answer}</answer>"}.get(
-        answer_format, answer
-    )
 
 
 def _marked_line(text: str, answer_format: str) -> str | None:

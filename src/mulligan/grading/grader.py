@@ -55,10 +55,7 @@ class Work:
     module: str
     payload: dict[str, Any]
     answer: str
-
-    @property
-    def key(self) -> Hashable | None:
-        return cache_key(self.module, self.payload)
+    key: Hashable | None = None
 
 
 def make_grader(config: GraderConfig) -> Grader:
@@ -124,14 +121,10 @@ class RoutingGrader:
         found = begin(kind, problem, answer, answer_format=self.config.format, hints=self.config.hints)
         if isinstance(found, Verdict):
             return replace(found, ms=(time.perf_counter() - start) * 1000)
-        known = self.cache.get(found.key) if found.key is not None else None
+        known = recall(self.cache, found)
         if known is not None:
-            return replace(known, answer=found.answer[:KEPT_ANSWER], ms=(time.perf_counter() - start) * 1000)
-        reply = await self._ask(found)
-        verdict = conclude(found, reply)
-        if found.key is not None and reply.status == "ok":
-            self.cache.put(found.key, verdict)
-        return verdict
+            return replace(known, ms=(time.perf_counter() - start) * 1000)
+        return settle(self.cache, found, await self._ask(found))
 
     async def _ask(self, work: Work) -> Reply:
         """Ask a worker; rollouts that give the same answer at the same time ask once."""
@@ -267,7 +260,8 @@ def _math(gold: str, answer: str, tolerance: Tolerance | None, hints: bool) -> V
         payload["tolerance"] = (str(tolerance.absolute), str(tolerance.relative))
     if hints:
         payload["hints"] = True
-    return Work("mulligan.grading.symbolic", payload, answer)
+    module = "mulligan.grading.symbolic"
+    return Work(module, payload, answer, cache_key(module, payload))
 
 
 def _gym(problem: Problem, answer: str) -> Verdict | Work:
@@ -290,6 +284,20 @@ def _numeric(gold: str, answer: str, tolerance: Tolerance | None) -> Verdict:
 
 def _verdict(equal: bool, answer: str, reason: str | None = None, ms: float = 0.0, fields: dict[str, str] | None = None) -> Verdict:
     return Verdict(VerdictKind.CORRECT if equal else VerdictKind.WRONG, answer[:KEPT_ANSWER], None if equal else reason, ms, fields or {})
+
+
+def recall(cache: VerdictCache[Verdict], work: Work) -> Verdict | None:
+    """The verdict on this answer, if it was worked out before; `ms` is that of then."""
+    known = cache.get(work.key) if work.key is not None else None
+    return None if known is None else replace(known, answer=work.answer[:KEPT_ANSWER])
+
+
+def settle(cache: VerdictCache[Verdict], work: Work, reply: Reply) -> Verdict:
+    """A worker's reply as a verdict, kept if it depends on nothing but gold and answer."""
+    verdict = conclude(work, reply)
+    if work.key is not None and reply.status == "ok":
+        cache.put(work.key, verdict)
+    return verdict
 
 
 def conclude(work: Work, reply: Reply) -> Verdict:

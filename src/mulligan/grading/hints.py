@@ -6,9 +6,7 @@ Every verdict with hints has the same two fields, so that a template may name th
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from mulligan.grading.answers import Answer
+from mulligan.grading.answers import Answer, negated
 from mulligan.grading.compare import Comparer
 from mulligan.grading.units import units_differ
 
@@ -44,7 +42,7 @@ def _found(gold: Answer, answer: Answer, equal: bool, comparer: Comparer) -> str
     if gold.kind in _MANY or answer.kind in _MANY:
         ours, theirs = _size(gold), _size(answer)
         return None if ours == theirs else "fewer" if theirs < ours else "more"
-    if gold.kind in ("number", "expression") and answer.kind in ("number", "expression") and comparer.same(gold, _negative(answer)):
+    if gold.kind in ("number", "expression") and answer.kind in ("number", "expression") and comparer.same(gold, negated(answer)):
         return "sign"
     return "missing unit" if gold.unit and not answer.unit and answer.kind in ("number", "expression") else None
 
@@ -62,9 +60,3 @@ def _fraction_text(text: str) -> str:
 
 def _size(answer: Answer) -> int:
     return len(answer.parts) if answer.kind in _MANY else 1
-
-
-def _negative(answer: Answer) -> Answer:
-    if answer.number is not None:
-        return replace(answer, text=f"-({answer.text})", number=replace(answer.number, value=-answer.number.value))
-    return replace(answer, text=f"-({answer.text})")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 
 from mulligan.grading.text import MINUS_SIGNS, unwrap_text
 
@@ -86,6 +87,7 @@ def _braced_root(match: re.Match[str]) -> str:
     return rf"\sqrt{match[1] or ''}{{{match[2] or match[3] or ''}}}"
 
 
+@lru_cache(maxsize=256)  # an answer is looked at, read and made a key
 def clean(answer: str) -> str:
     r"""LaTeX that a parser can read: Unicode signs as commands, no dollar signs, no closing punctuation, `\mathrm{e}` as `e`.
 
@@ -129,6 +131,7 @@ def strip_enclosures(text: str) -> str:
     return text
 
 
+@lru_cache(maxsize=256)
 def canonical(answer: str) -> str:
     """The form in which two answers that are equal as written are equal as strings. Takes what `clean` returns."""
     if "\\" in answer or "~" in answer:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from mulligan.errors import ConfigError
 from mulligan.grading.cache import VerdictCache
 from mulligan.grading.entry_points import KINDS, check_kind
-from mulligan.grading.grader import DEADLINE, KEPT_ANSWER, Work, bare_problem, begin_answer, begin_text, conclude, grade_text
+from mulligan.grading.grader import DEADLINE, Work, bare_problem, begin_answer, begin_text, grade_text, recall, settle
 from mulligan.grading.pool import Reply, WorkerPool
 from mulligan.types import Verdict
 
@@ -59,9 +59,9 @@ def _begin(pair: Pair, pool: WorkerPool, cache: VerdictCache[Verdict], deadline:
     found = begin_answer(problem, pair.answer) if pair.answer is not None else begin_text(problem, pair.text or "")
     if isinstance(found, Verdict):
         return found
-    known = cache.get(found.key) if found.key is not None else None
+    known = recall(cache, found)
     if known is not None:
-        return replace(known, answer=found.answer[:KEPT_ANSWER], ms=0.0)
+        return replace(known, ms=0.0)
     return (found, pool.submit(found.module, found.payload, deadline))
 
 
@@ -73,8 +73,4 @@ def _end(one: Verdict | tuple[Work, Future[Reply]], cache: VerdictCache[Verdict]
     if isinstance(one, Verdict):
         return one
     work, future = one
-    reply = future.result()
-    verdict = conclude(work, reply)
-    if work.key is not None and reply.status == "ok":
-        cache.put(work.key, verdict)
-    return verdict
+    return settle(cache, work, future.result())

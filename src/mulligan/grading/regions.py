@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 
-from mulligan.grading.answers import Answer, is_name
+from mulligan.grading.answers import Answer, is_name, negated
 
 _INFINITE = {r"\infty": 1, r"+\infty": 1, r"-\infty": -1}
 _ABSOLUTE = re.compile(r"\|([a-z])\|")
@@ -118,16 +118,10 @@ def _of_absolute(region: Region) -> list[Region] | None:
     low, high = region.low, region.high
     if low is not None and (low.number is None or low.number.value < 0):
         return None
-    left = None if high is None else _negative(high)
+    left = None if high is None else negated(high)
     if low is None:
         return [Region(left, high, region.closed_high, region.closed_high)]
-    return [Region(left, _negative(low), region.closed_high, region.closed_low), Region(low, high, region.closed_low, region.closed_high)]
-
-
-def _negative(end: Answer) -> Answer:
-    if end.number is not None:
-        return Answer("number", f"-{end.text}", number=type(end.number)(-end.number.value, end.number.percent))
-    return Answer("expression", f"-({end.text})")
+    return [Region(left, negated(low), region.closed_high, region.closed_low), Region(low, high, region.closed_low, region.closed_high)]
 
 
 Ends = tuple[bool, Fraction | int, bool, bool, Fraction | int, bool]

@@ -74,14 +74,13 @@ class Sandboxed:
 
     def __init__(self, script: str, arguments: list[str], stdin: socket.socket, pass_fds: tuple[int, ...] = ()):
         self.errors = b""
-        command = [*_command(_find())]
         filter_out, filter_in = os.pipe()
         info_out, info_in = os.pipe()
         try:
             os.write(filter_in, seccomp_filter(platform.machine()))
             os.close(filter_in)
             self.process = subprocess.Popen(
-                [*command, "--seccomp", str(filter_out), "--info-fd", str(info_in), "--", *_python(), "-c", script, *arguments],
+                [*_command(_find()), "--seccomp", str(filter_out), "--info-fd", str(info_in), "--", *_python(), "-c", script, *arguments],
                 stdin=stdin.fileno(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, pass_fds=(*pass_fds, filter_out, info_in), env={}, cwd="/",
             )  # fmt: skip
             os.close(info_in)

@@ -21,7 +21,7 @@ from mulligan.learning.losses import entropy_from_logits
 from mulligan.model import Policy
 
 CHUNK_ELEMENTS = 1 << 23
-"""Most logits at a time on the processor: 32 MB in float32, which its cache may hold. Elsewhere eight times as many."""
+"""Most logits at a time on the processor: 32 MB in float32, which its cache may hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +36,14 @@ class ActionLogprobs:
     """(n,), of the distribution that each was drawn from, in nats."""
 
 
+def most_logits(device: torch.device) -> int:
+    """Most logits at a time: where there is no cache to hold them, eight times as many."""
+    return CHUNK_ELEMENTS if device.type == "cpu" else 8 * CHUNK_ELEMENTS
+
+
 def _chunks(batch: MicroBatch, vocabulary: int) -> Iterator[tuple[slice, Tensor]]:
     """Slices of the positions U, and the actions (n,) predicted there."""
-    elements = CHUNK_ELEMENTS if batch.ids_T.device.type == "cpu" else 8 * CHUNK_ELEMENTS
-    size = max(elements // vocabulary, 1)
+    size = max(most_logits(batch.ids_T.device) // vocabulary, 1)
     order_N = torch.argsort(batch.row_N, stable=True)
     sorted_N = batch.row_N[order_N]
     for start in range(0, len(batch.index_U), size):
