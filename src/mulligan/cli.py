@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         error.show()  # type: ignore[attr-defined]
         return 2
     except (KeyboardInterrupt, typer.Abort):
-        goes_on = {"train": ": the same command with --resume goes on from the last checkpoint", "quickstart": ": the same command goes on where it was"}
+        goes_on = {"train": ": the same command with --resume goes on from the last checkpoint", "quickstart": ": the same command goes on where it was", "reproduce": ": the same command goes on where it was"}
         print(f"interrupted{goes_on.get(arguments[0] if arguments else '', '')}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # the reader has seen enough (mulligan ... | head)
@@ -355,6 +355,23 @@ def quickstart(out: Annotated[Path, typer.Option(help="folder for the table, the
 
     _quiet()
     run_quickstart(out)
+
+
+@app.command()
+def reproduce(
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="an experiment of recipes/experiments (readings, guess, ...), or a file like those")],
+    out: Annotated[Path | None, typer.Option(help="folder of the runs and the results; by default runs/reproduce/TABLE")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="the first so many seeds of the experiment; by default all")] = None,
+    arms: Annotated[str | None, typer.Option(help="these arms alone, with commas between; by default all")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="runs at once, one thread each")] = 2,
+    minutes: Annotated[float | None, typer.Option(min=0.0, help="stop after so long; the same command goes on from there")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Run an experiment of docs/results anew, every arm with every seed, and write its tables and figures."""
+    from mulligan.reproduce import reproduce as run
+
+    _quiet()
+    run(table, out or Path("runs/reproduce") / Path(table).stem, seeds=seeds, arms=arms.split(",") if arms else None, workers=workers, minutes=minutes, overrides=tuple(overrides or ()))
 
 
 @app.command()
