@@ -9,8 +9,12 @@ import pytest
 from browser import launched_chromium
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """One headless Chromium for the whole session (playwright's `Browser`); pages open in profiles of their own with `browser.opened`."""
+    """One headless Chromium for the tests of a module (playwright's `Browser`); pages open in profiles of their own with `browser.opened`.
+
+    While it is open, playwright's event loop counts as running in this thread: `asyncio.run`, and so every rollout, fails. Train or
+    evaluate in an autouse fixture of the module, which comes first.
+    """
     with launched_chromium() as browser:
         yield browser
