@@ -114,10 +114,11 @@ def test_hostile_texts_are_shown_and_do_nothing(chromium, hostile_page):
         title = seen.page.title()
         scripts = seen.page.evaluate("() => document.scripts.length")
         shown = []
-        for _ in range(2 * len(HOSTILE)):
+        for n in range(2 * len(HOSTILE)):
+            seen.page.wait_for_selector(f".place:has-text('{n + 1} of 12')")
             for view in ("chat", "tokens"):
                 seen.page.click(f"#view-{view}")
-                seen.page.wait_for_selector(".token-view" if view == "tokens" else ".turns:not(.token-view .turns)")
+                seen.page.wait_for_selector(".token-view" if view == "tokens" else "#dialogue > .turns")
                 shown.append(seen.page.inner_text("#dialogue"))
             seen.page.keyboard.press("j")
         whole = "\n".join(shown)
@@ -336,7 +337,7 @@ def test_without_a_tokenizer_attempts_are_shown_and_tokens_are_numbers(chromium,
 
 def test_one_problem_is_followed_from_step_to_step(view):
     page = view.page
-    assert [s.inner_text() for s in page.query_selector_all(".strip-step")] == ["0", "1", "2", "3", "evaluation end"]
+    assert [s.inner_text() for s in page.query_selector_all(".strip-step")] == ["0", "1", "2", "3", "evaluation end, k = 2"]
     cells = page.query_selector_all("#strip .cell")
     outcomes = [next(c for c in cell.get_attribute("class").split() if c.startswith("o-")) for cell in cells]
     assert outcomes == ["o-unsolved", "o-ungradable", *["o-solved"] * 7]

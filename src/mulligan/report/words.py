@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from huggingface_hub import try_to_load_from_cache
+
 from mulligan.errors import ModelError, RunError
 from mulligan.evaluation import read_evaluation
 from mulligan.model import load_tokenizer
@@ -87,7 +89,7 @@ def find_words(path: Path, rows: Sequence[dict[str, Any]], tokenizer: str | None
             raise ModelError(f"--tokenizer {tokenizer}: it reads the recorded tokens otherwise than they were meant; give the tokenizer of the model that wrote them")
         return words
     others = 0
-    for candidate in dict.fromkeys(_candidates(path)):
+    for candidate in filter(_at_hand, dict.fromkeys(_candidates(path))):
         with suppress(ModelError):
             words = Words.of(load_tokenizer(candidate), candidate)
             if words.gives_back(rows):
@@ -100,17 +102,24 @@ def find_words(path: Path, rows: Sequence[dict[str, Any]], tokenizer: str | None
 def _candidates(path: Path) -> Iterator[str]:
     """Folders and names, the likeliest first."""
     path = path.resolve()
-    folders = [path, *path.parents][:3]
+    folders = [folder for folder in (path, *path.parents) if folder.is_dir()][:3]
     for folder in folders:
         yield from _of_run(folder)
     for folder in folders[:2]:
         with suppress(RunError):
-            model = str(read_evaluation(folder).get("model") or "")
-            # the model may have been named from another working folder
-            for place in (Path(model), folder / model, folder.parent / model):
-                yield from _of_run(place)
-            if model:
+            if model := str(read_evaluation(folder).get("model") or ""):
+                for place in (Path(model), folder / model, folder.parent / model):  # it may have been named from another working folder
+                    yield from _of_run(place)
                 yield model
+
+
+def _at_hand(name: str) -> bool:
+    """Whether it is on this machine: looking at dialogues asks the Hub for nothing."""
+    if Path(name).expanduser().exists() or name.startswith("package:"):
+        return True
+    with suppress(ValueError):  # not a name that the Hub could have
+        return isinstance(try_to_load_from_cache(name, "tokenizer_config.json"), str)
+    return False
 
 
 def _of_run(folder: Path) -> Iterator[str]:

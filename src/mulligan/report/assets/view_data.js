@@ -31,10 +31,12 @@ const plural = (n, word) => `${number(n)} ${word}${n === 1 ? "" : "s"}`;
 const stageName = (stage) => (Object.hasOwn(STAGES, stage) ? STAGES[stage] : `control: ${stage.replaceAll("_", " ")}`);
 
 const isTraining = (i) => DATA.stages[C.stage[i]] === "train";
+/** Whether evaluations stand beside training here, so that "at the end" means something. */
+const hasTraining = () => DATA.stages.includes("train");
 /** Short: `12`, `after 10`, `end`. */
-const whenShort = (i) => (isTraining(i) ? String(C.at[i] ?? "?") : C.at[i] === null ? "end" : `after ${C.at[i]}`);
-/** In words: `step 12`, `after 10 steps`, `at the end`. */
-const whenLong = (i) => (isTraining(i) ? `step ${C.at[i] ?? "?"}` : C.at[i] === null ? "evaluation" : `after ${plural(C.at[i], "step")}`);
+const whenShort = (i) => (isTraining(i) ? String(C.at[i] ?? "?") : C.at[i] !== null ? `after ${C.at[i]}` : hasTraining() ? "end" : "");
+/** In words: `step 12`, `after 10 steps`, `at the end`; nothing where the evaluation stands alone. */
+const whenLong = (i) => (isTraining(i) ? `step ${C.at[i] ?? "?"}` : C.at[i] !== null ? `after ${plural(C.at[i], "step")}` : hasTraining() ? "at the end" : "");
 
 /** How the dialogue ended, as a sentence's beginning. */
 function ending(i) {
@@ -49,7 +51,7 @@ function ending(i) {
   }
 }
 
-const describe = (i) => `${whenLong(i)}, ${OUTCOMES[C.outcome[i]].name}, ${plural(C.used[i], "attempt")}: ${DATA.problems[C.problem[i]][1]}`;
+const describe = (i) => `${whenLong(i) || stageName(DATA.stages[C.stage[i]])}, ${OUTCOMES[C.outcome[i]].name}, ${plural(C.used[i], "attempt")}: ${DATA.problems[C.problem[i]][1]}`;
 
 const textsOf = async (i) => {
   const block = await Page.block(1 + Math.floor(i / DATA.chunk));

@@ -10,7 +10,7 @@ async function drawDialogue() {
   const [texts, tokens, words] = await Promise.all([textsOf(i), state.view === "tokens" ? tokensOf(i) : null, state.view === "tokens" ? vocabulary() : null]);
   if (run !== drawing) return; // another dialogue was asked for meanwhile
   const body = state.view === "tokens" ? tokenView(i, texts, tokens, words) : chatView(i, texts);
-  main.replaceChildren(bar(i), head(i, texts), strip(i), body);
+  main.replaceChildren(...[bar(i), head(i, texts), strip(i), body].filter((node) => node !== null));
   main.scrollTop = 0;
   centreStrip();
   if (state.view === "tokens") startTokens();
@@ -38,7 +38,7 @@ function bar(i) {
 function head(i, texts) {
   const [id, question, gold] = DATA.problems[C.problem[i]];
   const fact = (name, ...value) => el("div", null, el("dt", null, name), el("dd", null, value));
-  const trained = texts.attempts.length && DATA.stages[C.stage[i]] === "train";
+  const stage = stageName(DATA.stages[C.stage[i]]);
   return el(
     "header",
     { class: `head o-${C.outcome[i]}` },
@@ -48,7 +48,7 @@ function head(i, texts) {
       { class: "facts" },
       fact("Right answer", el("code", { id: "gold" }, gold || "(none recorded)")),
       fact("Reward", C.reward[i] === null ? "unknown" : signed(C.reward[i], 2)),
-      fact(trained ? "Training" : stageName(DATA.stages[C.stage[i]]), whenLong(i)),
+      fact("Stage", [stage, whenLong(i)].filter((part) => part).join(", ")),
       fact("Problem set", DATA.sets[C.set[i]] || "(unnamed)"),
       fact("Problem", el("code", null, id.slice(0, 12))),
       fact("Length", plural(C.tokens[i], "token")),
@@ -65,13 +65,13 @@ function strip(i) {
   if (all.length < 2) return null;
   const groups = [];
   for (const j of all) {
-    const label = `${isTraining(j) ? "" : `${stageName(DATA.stages[C.stage[j]])} `}${whenShort(j)}`;
+    const label = stripLabel(j);
     if (!groups.length || groups.at(-1).label !== label) groups.push({ label, cells: [] });
     const solved = C.outcome[j] === "solved";
     groups.at(-1).cells.push(
       el(
         "button",
-        { type: "button", class: `cell o-${C.outcome[j]}`, "data-i": j, "aria-current": j === i ? "true" : null, "aria-label": describe(j).slice(0, 120), title: `${whenLong(j)}: ${ending(j)}`, on: { click: () => open(j) } },
+        { type: "button", class: `cell o-${C.outcome[j]}`, "data-i": j, "aria-current": j === i ? "true" : null, "aria-label": describe(j).slice(0, 120), title: `${whenLong(j) || stripLabel(j)}: ${ending(j)}`, on: { click: () => open(j) } },
         solved && C.used[j] > 1 ? `✓${C.used[j]}` : OUTCOMES[C.outcome[j]].symbol,
       ),
     );
@@ -80,6 +80,13 @@ function strip(i) {
   const only = el("button", { type: "button", id: "follow", disabled: whole, on: { click: () => change({ ...NO_FILTER, problem: C.problem[i] }) } }, whole ? "the list holds this problem alone" : "show only this problem in the list");
   const intro = el("p", { id: "strip-title" }, el("strong", null, "This problem over the run"), ` · ${plural(all.length, "dialogue")}, by step; ✓2: solved at attempt 2 · `, only);
   return el("section", { class: "strip", "aria-labelledby": "strip-title" }, intro, el("ol", { id: "strip", tabindex: "0", "aria-label": "Dialogues of this problem in order of step" }, groups.map((g) => el("li", null, el("span", { class: "cells" }, g.cells), el("span", { class: "strip-step" }, g.label)))));
+}
+
+/** `12`; `evaluation after 10, k = 3`. */
+function stripLabel(i) {
+  if (isTraining(i)) return whenShort(i);
+  const stage = DATA.stages[C.stage[i]], name = [stageName(stage), whenShort(i)].filter((part) => part).join(" ");
+  return stage === "samples" ? name : `${name}, k = ${C.k[i]}`;
 }
 
 function centreStrip() {

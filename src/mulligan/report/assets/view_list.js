@@ -162,7 +162,7 @@ function row(i, place) {
   const node = el(
     "div",
     { id: `row-${i}`, class: `row o-${C.outcome[i]}`, role: "option", "aria-selected": i === state.d ? "true" : "false", "aria-posinset": place + 1, "aria-setsize": shown.length, "aria-label": describe(i).slice(0, 300), on: { click: () => open(i) } },
-    el("div", { class: "row-top" }, el("span", { class: "marks" }, marks), el("span", { class: "row-outcome" }, OUTCOMES[C.outcome[i]].name), el("span", { class: "row-when" }, isTraining(i) ? `step ${C.at[i] ?? "?"}` : `${stageName(DATA.stages[C.stage[i]])}${C.at[i] === null ? "" : ` ${whenShort(i)}`}`)),
+    el("div", { class: "row-top" }, el("span", { class: "marks" }, marks), el("span", { class: "row-outcome" }, OUTCOMES[C.outcome[i]].name), el("span", { class: "row-when" }, isTraining(i) ? whenLong(i) : stripLabel(i))),
     el("div", { class: "row-question" }, DATA.problems[C.problem[i]][1].slice(0, 200)),
   );
   node.style.transform = `translateY(${place * ROW}px)`;
@@ -181,6 +181,9 @@ function scrollToSelected() {
 function neighbour(by) {
   if (!shown.length) return null;
   let place = placeOf.get(state.d);
-  if (place === undefined) place = shown.findIndex((i) => i > state.d) - (by > 0 ? 1 : 0);
+  if (place === undefined) {
+    const behind = shown.findIndex((i) => i > state.d);
+    place = (behind < 0 ? shown.length : behind) - (by > 0 ? 1 : 0);
+  }
   return shown[Math.max(0, Math.min(shown.length - 1, place + by))];
 }
