@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mulligan import __version__
@@ -127,7 +126,7 @@ def choose(sources: Sequence[Source], *, steps: str | None = None, limit: int | 
             rows = rows[wanted]
         chosen.append(rows)
         ids.append(np.asarray(table["problem_id"].to_pylist(), dtype=object)[rows])
-        tokens.append(np.asarray(pc.fill_null(pc.list_value_length(table["token_ids"]), 0))[rows])
+        tokens.append(_lengths(table)[rows])
     total = sum(map(len, chosen))
     if not total:
         what = f"no dialogues of --steps {steps}" if steps is not None else "no dialogues"
@@ -145,6 +144,12 @@ def _steps_of(table: pa.Table, source: Source) -> np.ndarray:
     training = np.asarray([stage == "train" for stage in table["stage"].to_pylist()], dtype=bool)
     steps = np.asarray([np.nan if step is None else step for step in table["step"].to_pylist()], dtype=np.float64)
     return np.where(training, steps, np.nan if source.after is None else source.after)
+
+
+def _lengths(table: pa.Table) -> np.ndarray:
+    """Tokens of every dialogue."""
+    lists: Any = table["token_ids"].combine_chunks()
+    return np.asarray(lists.value_lengths().fill_null(0), dtype=np.int64)
 
 
 def _whole_problems(ids: np.ndarray, limit: int) -> np.ndarray:
