@@ -13,7 +13,6 @@ from huggingface_hub import try_to_load_from_cache
 
 from mulligan.errors import ModelError, RunError
 from mulligan.evaluation import read_evaluation
-from mulligan.model import load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -83,6 +82,8 @@ def find_words(path: Path, rows: Sequence[dict[str, Any]], tokenizer: str | None
     Raises:
         ModelError: the one named cannot be loaded, or is not the right one.
     """
+    from mulligan.model import load_tokenizer  # torch: not for a folder that holds no dialogues
+
     if tokenizer is not None:
         words = Words.of(load_tokenizer(tokenizer), tokenizer)
         if not words.gives_back(rows):
