@@ -293,7 +293,6 @@ def view(
     """Dialogues as one HTML page to look at: chat and verdicts, tokens with log-prob and advantage, one problem from step to step."""
     from mulligan.report.view import write_view
 
-    _quiet()
     done = write_view(run, out, steps=steps, limit=limit, tokenizer=tokenizer, max_megabytes=max_megabytes)
     if done["tokenizer"] is None:
         print("warning: no tokenizer found: the page shows tokens by their numbers; give --tokenizer MODEL", file=sys.stderr)
