@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -33,7 +34,7 @@ class Words:
     tokenizer: PreTrainedTokenizerBase | None = None
     control: frozenset[int] = frozenset()
     """Ids of special tokens, which the text of an attempt leaves out."""
-    _shapes: list[list[str]] = field(default_factory=list)
+    _shapes: list[re.Pattern[str]] = field(default_factory=list)
     _anchor: list[int] = field(default_factory=list)
 
     @classmethod
@@ -64,7 +65,8 @@ class Words:
         if whole is None:
             return None
         for shape in self._shapes:
-            if contents := _between(whole, shape):
+            if found := shape.fullmatch(whole.strip()):
+                contents = [content.strip() for content in found.groups()]
                 return list(zip(("system", "user")[-len(contents) :], contents, strict=True))
         return [("prompt", whole)]
 
@@ -146,8 +148,8 @@ def _attempts_of(rows: Sequence[dict[str, Any]]) -> list[tuple[list[int], str]]:
 # -------------------------------------------------------------------------------------------------------- the turns of a prompt
 
 
-def _prompt_shapes(tokenizer: PreTrainedTokenizerBase) -> list[list[str]]:
-    """What the template writes before, between and after the contents of (system, user) and of (user) alone."""
+def _prompt_shapes(tokenizer: PreTrainedTokenizerBase) -> list[re.Pattern[str]]:
+    """Patterns of a whole prompt with the contents of (system, user), or of (user) alone, as groups: what the template writes around them."""
     shapes = []
     for roles in (("system", "user"), ("user",)):
         marks = [_MARK.format(i) for i in range(len(roles))]
@@ -160,22 +162,15 @@ def _prompt_shapes(tokenizer: PreTrainedTokenizerBase) -> list[list[str]]:
         for mark in marks:
             before, found, text = text.partition(mark)
             pieces.append(before if found else "")
-        shape = [*pieces, text]
-        if all(shape):  # contents with nothing between them cannot be told apart
-            shapes.append([piece.strip() for piece in shape])
+        pieces = [_loosely(piece) for piece in (*pieces, text)]
+        if all(pieces):  # contents with nothing between them cannot be told apart
+            first, *rest = pieces
+            # the first end of the first content, the last end of the last
+            contents = ["(.*?)"] * (len(roles) - 1) + ["(.*)"]
+            shapes.append(re.compile(first + "".join(content + piece for content, piece in zip(contents, rest, strict=True)), re.DOTALL))
     return shapes
 
 
-def _between(text: str, shape: Sequence[str]) -> list[str] | None:
-    """The contents around which `shape` stands, without the white space at their ends; None if it does not."""
-    first, *middle, last = shape
-    text = text.strip()
-    if not (text.startswith(first) and text.endswith(last) and len(text) >= len(first) + len(last)):
-        return None
-    rest, contents = text[len(first) : len(text) - len(last)], []
-    for piece in middle:
-        content, found, rest = rest.partition(piece)
-        if not found:
-            return None
-        contents.append(content.strip())
-    return [*contents, rest.strip()]
+def _loosely(text: str) -> str:
+    """A pattern of `text` with any white space for its white space: control tokens may swallow it, and decoders add some."""
+    return r"\s*".join(re.escape(word) for word in text.split())
