@@ -321,6 +321,27 @@ def _progress(name: str, total: int) -> Iterator[Callable[[object], None]]:
         yield lambda _: progress.advance(task)
 
 
+# ------------------------------------------------------------------------------------------------------------------- view
+
+
+@app.command()
+def view(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="run folder, evaluation folder, or .parquet file of dialogues")],
+    out: Annotated[Path, typer.Option(help="the page to write")] = Path("view.html"),
+    steps: Annotated[str | None, typer.Option(help="which steps: 0-40,80,end (end: the evaluation after the last); by default all")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="at most N dialogues: whole problems, drawn by a hash of their ids; by default all")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="folder, Hub id or .gguf file; by default that of the run or of its model")] = None,
+    max_megabytes: Annotated[float, typer.Option(min=1, help="refuse to write a larger page")] = 100,
+) -> None:
+    """Dialogues as one HTML page to look at: chat and verdicts, tokens with log-prob and advantage, one problem from step to step."""
+    from mulligan.report.view import write_view
+
+    done = write_view(run, out, steps=steps, limit=limit, tokenizer=tokenizer, max_megabytes=max_megabytes)
+    if done["tokenizer"] is None:
+        print("warning: no tokenizer found: the page shows tokens by their numbers; give --tokenizer MODEL", file=sys.stderr)
+    print(f"written: {out} ({done['dialogues']:,} dialogues, {done['tokens']:,} tokens, {done['bytes'] / 1e6:.1f} MB)")
+
+
 # ------------------------------------------------------------------------------------------------------------------ grade
 
 
