@@ -209,6 +209,11 @@ def _without_variation(value: float, n: int, level: float, bounds: tuple[float, 
         raise ValueError(f"level = {level}: must lie between 0 and 1")
     if bounds is None:
         return Interval(value, value, value, n)
-    z2 = NormalDist().inv_cdf((1 + level) / 2) ** 2
-    unseen = z2 / (n + z2)
+    unseen = share_unseen(n, level)
     return Interval(value, value - unseen * (value - bounds[0]), value + unseen * (bounds[1] - value), n)
+
+
+def share_unseen(n: float, level: float = 0.95) -> float:
+    """The share of problems that may behave otherwise although none of n did: Wilson's bound for 0 of n."""
+    z2 = NormalDist().inv_cdf((1 + level) / 2) ** 2
+    return z2 / (n + z2)

@@ -1,4 +1,4 @@
-"""Figures: accuracy against the number of attempts, one panel a task, as PNG and SVG.
+"""Figures as PNG and SVG, by matplotlib: `accuracy_figure` for panels side by side, `write_chart` for any chart of a report.
 
 Colours are Okabe and Ito's (2008), told apart with every common colour vision; each curve also has its own marker, so that the
 figure survives grey printing.
@@ -8,42 +8,28 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MultipleLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, MultipleLocator
 
 from mulligan.errors import RunError
-from mulligan.evaluation import Interval
+from mulligan.report.chart import Chart, Curve, Panel
+from mulligan.transcripts import written_whole
 
-OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-MARKERS = ("o", "s", "^", "D", "v", "P")
+__all__ = ["MARKERS", "OKABE_ITO", "Curve", "Panel", "accuracy_figure", "write_chart"]
+
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 GREY = "#6f6f6f"
 DASHES = ((0, (5, 2)), (0, (1.2, 1.6)), (0, (7, 2, 1.5, 2)))
-
-
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """k -> value in [0, 1]. `arm`: accuracy with k attempts (solid, filled markers); `pass`: pass@k from independent samples
-    (thin, dotted, hollow markers); `bound`: a value known exactly (dashed grey, no interval).
-
-    `of` names the arm whose colour a `pass` curve takes.
-    """
-
-    label: str
-    points: Mapping[int, Interval]
-    kind: Literal["arm", "pass", "bound"] = "arm"
-    of: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Panel:
-    title: str
-    curves: Sequence[Curve]
+MOST_COLUMNS = 3
+MOST_CHARACTERS = 56
+MANY_XS = 24
+"""More places on the x axis than this are steps, not numbers of attempts: round ticks instead of one at each."""
 
 
 def accuracy_figure(
@@ -57,70 +43,83 @@ def accuracy_figure(
     """
     if not panels or any(not curve.points for panel in panels for curve in panel.curves):
         raise ValueError("a figure needs at least one panel, and every curve at least one point")
-    style: dict[Any, Any] = {"font.size": 10, "svg.hashsalt": "mulligan", "svg.fonttype": "path", "text.parse_math": False}
-    with matplotlib.rc_context(style):
-        figure = _draw(panels, title, footnote, ylabel)
-        for path, kind in ((Path(path_png), "png"), (Path(path_svg), "svg")):
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                figure.savefig(path, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None)
-            except OSError as error:
-                raise RunError(f"{path}: the figure cannot be written ({error.strerror or error}); choose another folder") from None
+    with matplotlib.rc_context(_STYLE):
+        _save(_draw(panels, title, footnote, ylabel), Path(path_png), Path(path_svg))
 
 
-def _draw(panels: Sequence[Panel], title: str, footnote: str, ylabel: str) -> Figure:
+def write_chart(chart: Chart, folder: Path) -> None:
+    """NAME.png, NAME.svg and NAME.csv (one row a point) in the folder, which is made if need be.
+
+    Raises:
+        RunError: a file cannot be written.
+        ValueError: a chart without panels, or a curve without points.
+    """
+    if not chart.panels or any(not curve.points for panel in chart.panels for curve in panel.curves):
+        raise ValueError(f"chart {chart.name}: it needs at least one panel, and every curve at least one point")
+    with matplotlib.rc_context(_STYLE):
+        figure = _draw(chart.panels, chart.title, chart.caption, None, chart.colours())
+        _save(figure, folder / f"{chart.name}.png", folder / f"{chart.name}.svg")
+    with written_whole(folder / f"{chart.name}.csv", "the figure's data") as temporary:
+        temporary.write_text(chart.to_csv(), encoding="utf-8", errors="replace")
+
+
+_STYLE: dict[Any, Any] = {"font.size": 10, "svg.hashsalt": "mulligan", "svg.fonttype": "path", "text.parse_math": False}
+
+
+def _save(figure: Figure, png: Path, svg: Path) -> None:
+    for path, kind in ((png, "png"), (svg, "svg")):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            figure.savefig(path, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None)
+        except OSError as error:
+            raise RunError(f"{path}: the figure cannot be written ({error.strerror or error}); choose another folder") from None
+
+
+def _draw(panels: Sequence[Panel], title: str, footnote: str, ylabel: str | None, colours: Mapping[str, int] | None = None) -> Figure:
+    """`ylabel`: one for all, None: each panel its own; `colours`: label -> number, None: in each panel by order of appearance."""
+    columns = min(len(panels), MOST_COLUMNS)
+    rows = -(-len(panels) // columns)
     legend_rows = max(len(panel.curves) for panel in panels)
-    height = 4.3 + 0.2 * legend_rows + 0.3 * bool(title) + 0.17 * _lines(footnote, len(panels))
-    figure = Figure(figsize=(5.2 * len(panels) + 0.3, height), layout="constrained")
+    height = rows * (4.3 + 0.2 * legend_rows) + 0.3 * bool(title) + 0.17 * _lines(footnote, columns)
+    figure = Figure(figsize=(5.2 * columns + 0.3, height), layout="constrained")
     FigureCanvasAgg(figure)
     figure.get_layout_engine().set(w_pad=0.09, h_pad=0.07, wspace=0.03)  # pyright: ignore[reportOptionalMemberAccess, reportCallIssue]
-    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for axis, panel in zip(axes, panels, strict=True):
-        _draw_panel(axis, panel)
-    axes[0].set_ylabel(ylabel)
+    same = len({(panel.unit, panel.bounds) for panel in panels}) == 1 and panels[0].bounds is not None
+    axes = list(figure.subplots(rows, columns, sharey=same, squeeze=False).flat)
+    for axis, panel in zip(axes, panels, strict=False):
+        _draw_panel(axis, panel, colours if colours is not None else Chart("", "", [panel]).colours())
+        if ylabel is None:
+            axis.set_ylabel(panel.ylabel)
+    for axis in axes[len(panels) :]:
+        axis.set_visible(False)
+    if ylabel is not None:
+        axes[0].set_ylabel(ylabel)
     if title:
-        figure.suptitle(title, fontsize=13, fontweight="bold", x=0.01, ha="left")
+        figure.suptitle(_shown(title), fontsize=13, fontweight="bold", x=0.01, ha="left")
     if footnote:
-        figure.supxlabel(_wrapped(footnote, len(panels)), fontsize=8.5, color="#444444", x=0.01, ha="left")
+        figure.supxlabel(_wrapped(footnote, columns), fontsize=8.5, color="#444444", x=0.01, ha="left")
     return figure
 
 
-def _draw_panel(axis: Any, panel: Panel) -> None:
-    arms = [curve.label for curve in panel.curves if curve.kind == "arm"]
-    colours: dict[str, int] = {label: i for i, label in enumerate(arms)}
-    for curve in panel.curves:
-        if curve.kind != "bound":
-            colours.setdefault(curve.of or curve.label, len(colours))
+def _draw_panel(axis: Any, panel: Panel, colours: Mapping[str, int]) -> None:
     bounds = 0
-    ticks = sorted({k for curve in panel.curves for k in curve.points})
     for curve in panel.curves:
         if curve.kind == "bound":
-            axis.plot(
-                sorted(curve.points),
-                [curve.points[k].mean for k in sorted(curve.points)],
-                color=GREY,
-                lw=1.5,
-                ls=DASHES[bounds % 3],
-                label=curve.label,
-                zorder=1,
-            )
+            xs = sorted(curve.points)
+            axis.plot(xs, [curve.points[x].mean for x in xs], color=GREY, lw=1.5, ls=DASHES[bounds % 3], label=_shown(curve.label), zorder=1)
             bounds += 1
         else:
-            _draw_measured(axis, curve, colours[curve.of or curve.label])
-    axis.set_title(panel.title, fontsize=11, loc="left")
-    axis.set_xlabel("attempts allowed, k")
-    axis.xaxis.set_major_locator(FixedLocator(ticks[:: -(-len(ticks) // 12)]))
-    axis.set_xlim(ticks[0] - 0.25, ticks[-1] + 0.25)
-    axis.set_ylim(-0.02, 1.03)
-    axis.yaxis.set_major_locator(MultipleLocator(0.2))
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:.0f} %"))
+            _draw_measured(axis, curve, colours[curve.of or curve.label], panel.unit)
+    axis.set_title(_shown(panel.title), fontsize=11, loc="left")
+    axis.set_xlabel(panel.xlabel)
+    _scale(axis, panel)
     axis.tick_params(labelleft=True)
     axis.grid(axis="y", color="#e4e4e4", lw=0.8)
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
     # as given: left to itself the legend would list lines before error bars, the bounds first
     handles, labels = axis.get_legend_handles_labels()
-    order = sorted(range(len(labels)), key=lambda i: [curve.label for curve in panel.curves].index(labels[i]))
+    order = sorted(range(len(labels)), key=lambda i: [_shown(curve.label) for curve in panel.curves].index(labels[i]))
     axis.legend(
         [handles[i] for i in order],
         [labels[i] for i in order],
@@ -133,17 +132,41 @@ def _draw_panel(axis: Any, panel: Panel) -> None:
     )
 
 
-def _draw_measured(axis: Any, curve: Curve, index: int) -> None:
+def _scale(axis: Any, panel: Panel) -> None:
+    ticks = sorted({x for curve in panel.curves for x in curve.points})
+    axis.xaxis.set_major_locator(FixedLocator(ticks[:: -(-len(ticks) // 12)]) if len(ticks) <= MANY_XS else MaxNLocator(10, integer=True))
+    axis.margins(x=0.05)
+    if panel.unit == "number":
+        axis.yaxis.set_major_locator(MaxNLocator(6))
+    else:
+        sign = "+" if panel.unit == "points" else ""
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:{sign if abs(y) > 1e-9 else ''}.0f}{' %' if panel.unit == 'percent' else ''}"))
+    if panel.bounds is not None:
+        low, high = panel.bounds
+        axis.set_ylim(low - 0.02 * (high - low), high + 0.03 * (high - low))
+        axis.yaxis.set_major_locator(MultipleLocator((high - low) / 5))
+    if panel.unit == "points":
+        axis.axhline(0, color=GREY, lw=1.0, zorder=1)
+    if panel.trained is not None and ticks[0] <= panel.trained < ticks[-1]:
+        axis.axvline(panel.trained + 0.5, color=GREY, lw=0.8, ls=(0, (3, 3)), zorder=0)
+        axis.annotate("beyond training", (panel.trained + 0.5, 1), (4, -2), xycoords=("data", "axes fraction"), textcoords="offset points", va="top", fontsize=8, color="#555555")
+
+
+def _draw_measured(axis: Any, curve: Curve, index: int, unit: str) -> None:
     """A curve with its interval: a band where it can be seen, and bars with caps at the points."""
     ks = sorted(curve.points)
     means = [curve.points[k].mean for k in ks]
     lows, highs = [curve.points[k].low for k in ks], [curve.points[k].high for k in ks]
-    colour, marker = OKABE_ITO[index % len(OKABE_ITO)], MARKERS[index % len(MARKERS)]
+    colour, marker = OKABE_ITO[index % len(OKABE_ITO)], MARKERS[(index + index // len(OKABE_ITO)) % len(MARKERS)]
+    solid = curve.kind != "pass"
+    axis.fill_between(ks, lows, highs, color=colour, alpha=(0.08 if unit == "points" else 0.15) if solid else 0.07, lw=0, zorder=2)
+    if curve.kind == "line":
+        style = ("-", (0, (6, 2)), (0, (1.5, 1.5)))[index % 3]
+        axis.plot(ks, means, color=colour, lw=1.6, ls=style, label=_shown(curve.label), zorder=4)
+        return
     # a mean may lie outside a percentile interval by a rounding error; matplotlib refuses negative bars
     below = [max(0.0, m - low) for m, low in zip(means, lows, strict=True)]
     above = [max(0.0, high - m) for m, high in zip(means, highs, strict=True)]
-    solid = curve.kind == "arm"
-    axis.fill_between(ks, lows, highs, color=colour, alpha=0.15 if solid else 0.07, lw=0, zorder=2)
     axis.errorbar(
         ks,
         means,
@@ -156,9 +179,15 @@ def _draw_measured(axis: Any, curve: Curve, index: int) -> None:
         ls="-" if solid else (0, (1.5, 1.5)),
         elinewidth=1.0,
         capsize=2.5,
-        label=curve.label,
+        label=_shown(curve.label),
         zorder=4 if solid else 3,
     )
+
+
+def _shown(text: str) -> str:
+    """Text for a figure: what no font shows is escaped, what is too long is cut, and a label may not hide from the legend by a leading underscore."""
+    visible = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in (text if len(text) <= MOST_CHARACTERS else text[: MOST_CHARACTERS - 1] + "…"))
+    return " " + visible if visible.startswith("_") else visible
 
 
 def _wrapped(text: str, panels: int) -> str:

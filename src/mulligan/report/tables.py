@@ -190,6 +190,23 @@ def points(interval: Interval | None) -> str:
     return f"{_signed(interval.mean)} [{_signed(interval.low)}, {_signed(interval.high)}]"
 
 
+
+def number(interval: Interval | None) -> str:
+    """`1,234 [1,200, 1,270]`; small values with three digits."""
+    if interval is None:
+        return NOTHING
+    return f"{plain(interval.mean)} [{plain(interval.low)}, {plain(interval.high)}]"
+
+
+def plain(value: float) -> str:
+    """A number without needless digits: `1,234`, `12.3`, `0.0123`."""
+    if value == 0:
+        return "0"
+    if 100 <= abs(value) < 1e7:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
 def _stacked(cell: str) -> str:
     return re.sub(r" \[(.*), (.*)\]$", r"\n\1…\2", cell)
 

@@ -1,0 +1,255 @@
+"""Arms read from disk: runs and their evaluations, seeds of one recipe joined, values per problem ready to be paired.
+
+An argument is a run folder, an evaluation folder, or `LABEL=FOLDER,FOLDER,...`, which joins the folders given.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mulligan.config import dump_recipe
+from mulligan.errors import ConfigError, RunError
+from mulligan.evaluation.results import EVAL_JSON, read_evaluation
+from mulligan.evaluation.values import VALUES, ProblemValues, read_values
+from mulligan.runlog import RunFolder
+
+ON_THE_WAY = re.compile(r"eval_(\d{6,})")
+"""A run's evaluation after so many steps."""
+
+Key = tuple[str, int]
+"""A problem's id, and which occurrence of it in its set: draws of a generator may repeat."""
+
+_SAME_ARM = ("seed", "name", "log.", "eval.", "train.threads", "train.eval_every", "grader.workers", "grader.deadline", "model.device")
+"""Settings by which runs of one arm may differ: none of them says what is learnt, but the seed."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Member:
+    """One evaluation of one model; `run` is the run that made the model, if it is known. A run that was not evaluated has no figures."""
+
+    folder: Path
+    figures: Mapping[str, Any]
+    run: RunFolder | None
+    values: Mapping[str, ProblemValues] | None = field(repr=False)
+
+    @property
+    def seed(self) -> int | None:
+        return self.run.recipe.seed if self.run else self.figures.get("seed")
+
+    @property
+    def problem_sets(self) -> Mapping[str, Mapping[str, Any]]:
+        return self.figures.get("problem_sets", {})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Arm:
+    """A method: one or several seeds of it."""
+
+    label: str
+    members: tuple[Member, ...]
+
+    @property
+    def problem_sets(self) -> list[str]:
+        """The sets that every member was evaluated on."""
+        return [name for name in self.members[0].problem_sets if all(name in m.problem_sets for m in self.members)]
+
+    @property
+    def trained_attempts(self) -> int | None:
+        """The largest budget in training, if known."""
+        run = self.members[0].run
+        if run:
+            return run.recipe.attempts.max_attempts
+        return next((s["trained_attempts"] for s in self.members[0].problem_sets.values() if s.get("trained_attempts")), None)
+
+    @property
+    def has_values(self) -> bool:
+        """Whether there are values per problem, which pairing and joining seeds need."""
+        return all(m.values is not None for m in self.members)
+
+    def ks(self, problem_set: str, quantity: str) -> list[int]:
+        """The numbers k for which every member has this quantity."""
+        return sorted(set.intersection(*(set(v.quantities.get(quantity, ())) for v in self._values(problem_set))))
+
+    def problems(self, problem_set: str) -> list[Key]:
+        """The problems that every member saw, in the first one's order."""
+        first, *others = [_keys(v) for v in self._values(problem_set)]
+        return [key for key in first if all(key in other for other in others)]
+
+    def cells(self, problem_set: str, quantity: str, ks: Sequence[int], problems: Sequence[Key]) -> NDArray[np.float64]:
+        """`_SPC`: seeds x problems x ks, NaN where a dialogue could not be graded. All must be there (`ks`, `problems`)."""
+        found = []
+        for values in self._values(problem_set):
+            place = _keys(values)
+            rows_P = [place[key] for key in problems]
+            found.append(np.stack([values.quantities[quantity][k][rows_P] for k in ks], axis=1))
+        return np.stack(found)
+
+    def _values(self, problem_set: str) -> list[ProblemValues]:
+        found = []
+        for member in self.members:
+            if member.values is None:
+                raise RunError(
+                    f"{member.folder} has no {VALUES}, the values per problem that comparisons are paired by: evaluate again "
+                    f"(mulligan eval {member.run.path if member.run else 'MODEL'} --out {member.folder / 'eval' if member.run else member.folder})"
+                )
+            found.append(member.values.get(problem_set) or ProblemValues((), {}))
+        return found
+
+
+def _keys(values: ProblemValues) -> dict[Key, int]:
+    """Problem -> its row."""
+    seen: Counter[str] = Counter()
+    keys: dict[Key, int] = {}
+    for row, problem in enumerate(values.problem_ids):
+        keys[problem, seen[problem]] = row
+        seen[problem] += 1
+    return keys
+
+
+# ---------------------------------------------------------------------------------------------------------------- reading
+
+
+def read_arms(arguments: Sequence[str], *, need_evaluation: bool = True) -> list[Arm]:
+    """Read runs and evaluations and join the seeds of one recipe, in the order given.
+
+    Runs are joined when their recipes agree in all that is learnt but the seed, and their seeds differ; models that such runs
+    began from may be different seeds of one arm as well. `LABEL=A,B` joins what is given, whatever it is.
+
+    Raises:
+        RunError: a folder without a run or an evaluation (with `need_evaluation`), or one that cannot be read.
+        ConfigError: no folders, one given twice, or a label used twice.
+    """
+    groups: list[tuple[str | None, list[Member]]] = []
+    prints: list[tuple[str | None, int]] = []
+    for argument in arguments:
+        label, folders = _parse(argument)
+        members = [read_member(folder, need_evaluation=need_evaluation) for folder in folders]
+        if label is not None:
+            groups.append((label, members))
+            continue
+        (member,) = members
+        fingerprint = arm_fingerprint(member.run) if member.run else None
+        place = next((i for known, i in prints if fingerprint and known == fingerprint and member.seed not in {m.seed for m in groups[i][1]}), None)
+        if place is None:
+            prints.append((fingerprint, len(groups)))
+            groups.append((None, [member]))
+        else:
+            groups[place][1].append(member)
+    if not groups:
+        raise ConfigError("no runs: name run folders, evaluation folders, or LABEL=FOLDER,FOLDER")
+    folders = [m.folder.resolve() for _, members in groups for m in members]
+    if twice := [str(f) for f in dict.fromkeys(folders) if folders.count(f) > 1]:
+        raise ConfigError(f"{twice[0]} is given twice: drop one")
+    labels = _labels(groups)
+    if twice := [one for one in dict.fromkeys(labels) if labels.count(one) > 1]:
+        raise ConfigError(f"two arms are called {twice[0]!r}: give each its own label (LABEL=FOLDER)")
+    return [Arm(label, tuple(members)) for label, (_, members) in zip(labels, groups, strict=True)]
+
+
+def read_member(folder: str | Path, *, need_evaluation: bool = True) -> Member:
+    """Read one run folder or evaluation folder. A run's own evaluation is RUN/eval if it is there, else RUN itself.
+
+    Raises:
+        RunError: neither a run nor an evaluation there, or not readable.
+    """
+    folder = Path(folder)
+    is_run = RunFolder.holds_run(folder)
+    if not is_run and not (folder / EVAL_JSON).is_file():
+        raise RunError(f"{folder} holds neither a run nor an evaluation: name a folder that mulligan train or mulligan eval wrote")
+    place = next((p for p in (folder / "eval", folder) if (p / EVAL_JSON).is_file()), None) if is_run else folder
+    if place is None:
+        if need_evaluation:
+            raise RunError(f"{folder} was not evaluated: run mulligan eval {folder} --out {folder / 'eval'}")
+        return Member(folder, {"problem_sets": {}}, RunFolder.open(folder), None)
+    figures = read_evaluation(place)
+    return Member(place, figures, RunFolder.open(folder) if is_run else _run_of(place, figures), read_values(place) if (place / VALUES).is_file() else None)
+
+
+def find_arm(arms: Sequence[Arm], name: str) -> Arm:
+    """The arm of this label, or the one that this folder belongs to.
+
+    Raises:
+        ConfigError: none.
+    """
+    for arm in arms:
+        folders = {p.resolve() for m in arm.members for p in (m.folder, *((m.run.path,) if m.run else ()))}
+        if arm.label == name or Path(name).resolve() in folders:
+            return arm
+    raise ConfigError(f"--baseline {name}: not one of the arms ({', '.join(arm.label for arm in arms)}): give one of these labels, or one of the folders given")
+
+
+def evaluations_on_the_way(run: RunFolder) -> dict[int, dict[str, Any]]:
+    """Training step -> eval.json, of a run that evaluated every so many steps."""
+    found = {int(m[1]): p for p in run.path.iterdir() if (m := ON_THE_WAY.fullmatch(p.name)) and (p / EVAL_JSON).is_file()}
+    return {step: read_evaluation(found[step]) for step in sorted(found)}
+
+
+def arm_fingerprint(run: RunFolder) -> str:
+    """The same text for two runs exactly if they are seeds of one arm; a model that another run made counts by its run's own text."""
+    table = dump_recipe(run.recipe)
+    model = Path(run.recipe.model.path)
+    if RunFolder.holds_run(model.parent) and model.name == "model":
+        table["model"]["path"] = arm_fingerprint(RunFolder.open(model.parent))
+
+    def flat(node: Any, where: str) -> Iterable[tuple[str, Any]]:
+        if isinstance(node, dict):
+            for key, value in node.items():
+                yield from flat(value, f"{where}.{key}" if where else key)
+        else:
+            yield where, node
+
+    return json.dumps([(key, value) for key, value in flat(table, "") if not key.startswith(_SAME_ARM)], sort_keys=True)
+
+
+def _parse(argument: str) -> tuple[str | None, list[str]]:
+    label, equals, rest = argument.partition("=")
+    if not equals or Path(argument).exists():
+        return None, [argument]
+    folders = [part for part in rest.split(",") if part]
+    if not label.strip() or not folders:
+        raise ConfigError(f"{argument!r}: write LABEL=FOLDER or LABEL=FOLDER,FOLDER,...")
+    return label.strip(), folders
+
+
+def _run_of(folder: Path, figures: Mapping[str, Any]) -> RunFolder | None:
+    """The run whose model was evaluated: the one that the folder lies in, or the one that eval.json names."""
+    model = figures.get("model")
+    named = [Path(model), Path(model).parent] if isinstance(model, str) and model else []
+    inside = [folder.parent] if not ON_THE_WAY.fullmatch(folder.name) else []
+    for place in (*named, *inside):
+        if RunFolder.holds_run(place):
+            return RunFolder.open(place)
+    return None
+
+
+def _labels(groups: Sequence[tuple[str | None, list[Member]]]) -> list[str]:
+    """The label given; else the shortest end of the folder's path that tells the arms apart, of several seeds what their paths have in common."""
+    paths = [None if label else [_shown(m).parts for m in members] for label, members in groups]
+    for depth in range(1, 6):
+        labels = [label or _common(["/".join(p[-depth:]) for p in parts or ()]) for (label, _), parts in zip(groups, paths, strict=True)]
+        if all(labels) and len(set(labels)) == len(labels):
+            return labels
+    return [one or f"arm {i}" for i, one in enumerate(labels, 1)]
+
+
+def _shown(member: Member) -> Path:
+    place = Path(os.path.normpath(member.folder))
+    return place.parent if member.run and place.name == "eval" and RunFolder.holds_run(place.parent) else place
+
+
+def _common(names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return names[0]
+    common = "".join(letters[0] for letters in itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False)))
+    return re.sub(r"(?:^|[\W_]+)(?:seeds?|s)[\W_]*$|[\W_]+$", "", common)

@@ -1,0 +1,218 @@
+"""Arms against each other, on the problems that they share: which differences there are, and what a reader has to be warned of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mulligan.config import dump_recipe
+from mulligan.errors import ConfigError
+from mulligan.evaluation.accuracy import SMALL_SET
+from mulligan.evaluation.arms import Arm, Key
+from mulligan.evaluation.compare import MIN_SEEDS, Floats, Weighting, differences, means
+from mulligan.evaluation.intervals import Interval
+
+Measure = tuple[tuple[str, float], ...]
+"""A sum over quantities of values.parquet, each with its sign."""
+
+ACCURACY: Measure = (("solved", 1.0),)
+PASS: Measure = (("passed", 1.0),)
+GAIN: Measure = (("solved", 1.0), ("passed", -1.0))
+TOKENS: Measure = (("tokens", 1.0),)
+
+MEAN_OF_SETS, ALL_QUESTIONS = "mean of sets", "all questions"
+OVER_ALL: dict[str, Weighting] = {MEAN_OF_SETS: "sets", ALL_QUESTIONS: "questions"}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a comparison: on one problem set, or over all of them. Without a `baseline` it is the arm's own value."""
+
+    quantity: str
+    arm: str
+    baseline: str | None
+    problems: str
+    by_k: Mapping[int, Interval]
+
+    def to_json(self) -> dict[str, Any]:
+        table = {"quantity": self.quantity, "arm": self.arm, "baseline": self.baseline, "problems": self.problems}
+        return table | {"by_k": {str(k): interval.to_json() for k, interval in self.by_k.items()}}
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    baseline: str
+    arms: Mapping[str, int]
+    """Label -> number of seeds."""
+    rows: tuple[Row, ...]
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"baseline": self.baseline, "arms": dict(self.arms), "rows": [row.to_json() for row in self.rows], "warnings": list(self.warnings)}
+
+
+def compare(arms: Sequence[Arm], baseline: Arm) -> Comparison:
+    """Each arm's accuracy, and each arm against the baseline: accuracy, gain, accuracy against the baseline's pass@k, tokens.
+
+    Raises:
+        ConfigError: fewer than two arms, or no problem that all arms saw.
+        RunError: an evaluation without values per problem.
+    """
+    if len(arms) < 2:
+        raise ConfigError(f"{arms[0].label} is the only arm ({len(arms[0].members)} seed{'s' * (len(arms[0].members) > 1)} of one recipe): give a second one to compare it with")
+    sets = shared_sets(arms)
+    if not sets:
+        raise ConfigError("no problem set was evaluated in all arms: evaluate all on the same sources (mulligan eval --problems)")
+    rows: list[Row] = []
+    for arm in arms:
+        rows += value_rows(arm, sets, "accuracy", ACCURACY, bounds=(0.0, 1.0))
+    wanted = [
+        ("accuracy", ACCURACY, ACCURACY, (-1.0, 1.0)),
+        ("gain", GAIN, GAIN, (-2.0, 2.0)),
+        ("accuracy - baseline's pass@k", ACCURACY, PASS, (-1.0, 1.0)),
+        ("tokens", TOKENS, TOKENS, None),
+    ]
+    for quantity, of_arm, of_baseline, bounds in wanted:
+        for arm in arms:
+            if arm is not baseline:
+                rows += difference_rows((arm, of_arm), (baseline, of_baseline), sets, quantity, bounds=bounds)
+    return Comparison(baseline.label, {arm.label: len(arm.members) for arm in arms}, tuple(rows), tuple(comparison_warnings(arms)))
+
+
+def value_rows(arm: Arm, sets: Sequence[str], quantity: str, measure: Measure, *, bounds: tuple[float, float] | None) -> list[Row]:
+    """An arm's own values: a row for each set that has the quantity, and over all if there are several."""
+    rows = []
+    for where, names, weighting in _places(sets):
+        ks = shared_ks([(arm, measure)], names)
+        if ks:
+            (cells,) = aligned([(arm, measure)], names, ks)
+            rows.append(Row(quantity, arm.label, None, where, dict(zip(ks, means(cells, weighting=weighting, bounds=bounds), strict=True))))
+    return rows
+
+
+def difference_rows(
+    of: tuple[Arm, Measure], to: tuple[Arm, Measure], sets: Sequence[str], quantity: str, *, bounds: tuple[float, float] | None
+) -> list[Row]:
+    """One arm minus another, paired: a row for each set for which both have their quantities, and over all if there are several."""
+    rows = []
+    for where, names, weighting in _places(sets):
+        ks = shared_ks([of, to], names)
+        if ks:
+            a, b = aligned([of, to], names, ks)
+            found = differences(a, b, weighting=weighting, bounds=bounds)
+            rows.append(Row(quantity, of[0].label, to[0].label, where, dict(zip(ks, found, strict=True))))
+    return rows
+
+
+def _places(sets: Sequence[str]) -> list[tuple[str, Sequence[str], Weighting]]:
+    single: list[tuple[str, Sequence[str], Weighting]] = [(name, [name], "questions") for name in sets]
+    return single + ([(where, sets, weighting) for where, weighting in OVER_ALL.items()] if len(sets) > 1 else [])
+
+
+# ----------------------------------------------------------------------------------------------------------- shared ground
+
+
+def shared_sets(arms: Sequence[Arm]) -> list[str]:
+    """The problem sets that all arms were evaluated on and share a problem of."""
+    return [name for name in arms[0].problem_sets if all(name in arm.problem_sets for arm in arms) and shared_problems(arms, name)]
+
+
+def shared_problems(arms: Sequence[Arm], problem_set: str) -> list[Key]:
+    found = [arm.problems(problem_set) for arm in arms]
+    others = [set(keys) for keys in found[1:]]
+    return [key for key in found[0] if all(key in other for other in others)]
+
+
+def shared_ks(sides: Sequence[tuple[Arm, Measure]], sets: Sequence[str]) -> list[int]:
+    """The numbers k for which every side has all its quantities on every set."""
+    found = [set(arm.ks(name, quantity)) for arm, measure in sides for quantity, _ in measure for name in sets]
+    return sorted(set.intersection(*found))
+
+
+def aligned(sides: Sequence[tuple[Arm, Measure]], sets: Sequence[str], ks: Sequence[int]) -> list[list[Floats]]:
+    """Each side's measure on each set, `_SPC` with ks as columns, on the problems that all sides share.
+
+    A problem that could not be graded in any one dialogue behind these figures takes no part, so that what is compared is compared on the
+    same problems throughout.
+
+    Raises:
+        ConfigError: a set on which no problem is left.
+    """
+    result: list[list[Floats]] = [[] for _ in sides]
+    arms = list({id(arm): arm for arm, _ in sides}.values())
+    for name in sets:
+        problems = shared_problems(arms, name)
+        cells = [sum(sign * arm.cells(name, quantity, ks, problems) for quantity, sign in measure) for arm, measure in sides]
+        known_P = np.logical_and.reduce([np.isfinite(x).all(axis=(0, 2)) for x in cells])
+        if not known_P.any():
+            raise ConfigError(f"{name}: no problem was graded in every arm: check the grader, and evaluate on the same source, limit and seed")
+        for x, results in zip(cells, result, strict=True):
+            results.append(np.asarray(x)[:, known_P, :])
+    return result
+
+
+# --------------------------------------------------------------------------------------------------------------- warnings
+
+
+def comparison_warnings(arms: Sequence[Arm]) -> list[str]:
+    """What makes a comparison of these arms weaker than it looks, one sentence each."""
+    found = [*_set_warnings(arms), *_protocol_warnings(arms)]
+    if few := [f"{arm.label} ({len(arm.members)})" for arm in arms if len(arm.members) < MIN_SEEDS]:
+        found.append(
+            f"fewer than {MIN_SEEDS} seeds: {', '.join(few)}; intervals over so few seeds are too narrow, and over one seed they say nothing of another training run"
+        )
+    return found
+
+
+def _set_warnings(arms: Sequence[Arm]) -> list[str]:
+    found = []
+    for name in dict.fromkeys(name for arm in arms for name in arm.problem_sets):
+        without = [arm.label for arm in arms if name not in arm.problem_sets]
+        if without:
+            found.append(f"{name} is left out: {', '.join(without)} was not evaluated on it")
+            continue
+        sizes = {arm.label: len(arm.problems(name)) for arm in arms}
+        shared = len(shared_problems(arms, name))
+        if any(size != shared for size in sizes.values()):
+            listed = ", ".join(f"{label} {size:,}" for label, size in sizes.items())
+            found.append(f"{name}: the arms saw different problems ({listed}); only the {shared:,} that all saw are compared")
+        if 0 < shared < SMALL_SET:
+            found.append(f"{name}: {shared} problems are few, and only large differences can be seen on them; use {SMALL_SET} or more")
+    return found
+
+
+def _protocol_warnings(arms: Sequence[Arm]) -> list[str]:
+    """Settings of the protocol, the grader or the evaluation in which an arm differs from the first."""
+    found = []
+    first = arms[0]
+    for arm in arms[1:]:
+        differing = _differing_settings(first, arm)
+        if differing:
+            shown = "; ".join(f"{key}: {a!r} and {b!r}" for key, a, b in differing[:4]) + (f"; and {len(differing) - 4} more" if len(differing) > 4 else "")
+            found.append(f"{first.label} and {arm.label} were not played alike ({shown})")
+    mixed = [arm.label for arm in arms if len({_played(m.problem_sets) for m in arm.members}) > 1]
+    if mixed:
+        found.append(f"the seeds of {', '.join(mixed)} were not evaluated alike (temperature, samples or mode differ)")
+    return found
+
+
+def _differing_settings(a: Arm, b: Arm) -> list[tuple[str, Any, Any]]:
+    found = []
+    run_a, run_b = a.members[0].run, b.members[0].run
+    if run_a and run_b:
+        one, two = dump_recipe(run_a.recipe), dump_recipe(run_b.recipe)
+        pairs = [(f"{section}.{key}", one[section][key], two[section][key]) for section in ("protocol", "grader") for key in one[section]]
+        found += [(key, x, y) for key, x, y in pairs if x != y and key not in ("grader.workers", "grader.deadline", "grader.max_failure_rate")]
+    for name in a.problem_sets:
+        if name in b.problem_sets:
+            settings = (m.members[0].problem_sets[name] for m in (a, b))
+            x, y = settings
+            found += [(key, x.get(key), y.get(key)) for key in ("mode", "temperature", "top_p") if x.get(key) != y.get(key)]
+    return list({key: (key, x, y) for key, x, y in found}.values())
+
+
+def _played(problem_sets: Mapping[str, Mapping[str, Any]]) -> tuple[Any, ...]:
+    return tuple((name, *(s.get(key) for key in ("mode", "temperature", "top_p", "samples"))) for name, s in sorted(problem_sets.items()))

@@ -1,0 +1,91 @@
+"""A comparison of arms as tables and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from mulligan.evaluation import Interval
+from mulligan.evaluation.comparison import MEAN_OF_SETS, Comparison, Row
+from mulligan.report.tables import NOTHING, TextTable, percent, plain, points
+from mulligan.transcripts import written_whole
+
+_TITLES = {
+    "gain": "Gain (accuracy - the arm's own pass@k, points)",
+    "accuracy - baseline's pass@k": "Accuracy - the baseline's pass@k (points)",
+    "accuracy": "Accuracy (points)",
+    "tokens": "Tokens sampled per problem",
+}
+
+
+def comparison_tables(comparison: Comparison) -> list[TextTable]:
+    """The arms' own accuracies, then one table of differences for each quantity that there is."""
+    own = [row for row in comparison.rows if row.baseline is None]
+    tables = [_table("Accuracy (%) with k attempts allowed", own, seeds=comparison.arms)]
+    for quantity in dict.fromkeys(row.quantity for row in comparison.rows if row.baseline is not None):
+        rows = [row for row in comparison.rows if row.quantity == quantity and row.baseline is not None]
+        tables.append(_table(f"{_TITLES[quantity]}: difference to {comparison.baseline}" if "baseline" not in quantity else f"{_TITLES[quantity]}, {comparison.baseline}", rows))
+    last = tables[-1]
+    notes = (comparison_note(comparison), *(f"Warning: {text}" for text in comparison.warnings))
+    return [*tables[:-1], TextTable(last.title, last.headers, last.rows, notes, last.labels)]
+
+
+def comparison_note(comparison: Comparison) -> str:
+    """How the intervals were made."""
+    seeds = "seeds resampled per arm, problems jointly" if any(n > 1 for n in comparison.arms.values()) else "problems resampled jointly"
+    several = any(row.problems == MEAN_OF_SETS for row in comparison.rows)
+    within = ", within each set; mean of sets: every set counts alike; all questions: every question does" if several else ""
+    return f"With 95 % intervals, paired over the problems that all arms saw (bootstrap: {seeds}{within}). An interval that includes 0 shows no difference."
+
+
+def comparison_csv(comparison: Comparison) -> str:
+    """One row a figure: quantity, arm, baseline, problems, k, mean, low, high, n."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(("quantity", "arm", "baseline", "problems", "k", "mean", "low", "high", "n"))
+    for row in comparison.rows:
+        for k, value in sorted(row.by_k.items()):
+            writer.writerow((row.quantity, row.arm, row.baseline or "", row.problems, k, repr(value.mean), repr(value.low), repr(value.high), value.n))
+    return out.getvalue()
+
+
+def write_comparison(comparison: Comparison, folder: Path) -> None:
+    """compare.json, compare.csv and compare.md in the folder, which is made if need be.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    texts = {
+        "compare.json": json.dumps(comparison.to_json(), indent=2, allow_nan=False) + "\n",
+        "compare.csv": comparison_csv(comparison),
+        "compare.md": "\n\n".join(table.to_markdown() for table in comparison_tables(comparison)),
+    }
+    for name, text in texts.items():
+        with written_whole(folder / name, "the comparison") as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def _table(title: str, rows: list[Row], seeds: Mapping[str, int] | None = None) -> TextTable:
+    ks = sorted({k for row in rows for k in row.by_k})
+    shown = {"tokens": _signed_number, "accuracy": percent if seeds else points}
+    body = tuple(
+        (
+            f"{row.arm} ({_count(seeds[row.arm], 'seed')})" if seeds else row.arm,
+            f"{row.problems} ({next(iter(row.by_k.values())).n:,})",
+            *(shown.get(row.quantity, points)(row.by_k[k]) if k in row.by_k else NOTHING for k in ks),
+        )
+        for row in rows
+    )
+    return TextTable(title, ("arm", "problems", *(f"k = {k}" for k in ks)), body, labels=2)
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
+
+
+def _signed_number(value: Interval) -> str:
+    mean, low, high = (("+" if x > 0 else "") + plain(x) for x in (value.mean, value.low, value.high))
+    return f"{mean} [{low}, {high}]"

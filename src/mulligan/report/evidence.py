@@ -1,0 +1,215 @@
+"""What a report may say of its arms: every figure asked for by name, from the evaluations' own figures or from values per problem.
+
+Of a single seed and a single problem set the figures are those of eval.json, so that a report and an evaluation's table never
+disagree. Over several seeds or sets they are made from values.parquet (`evaluation.compare`). What was not measured is empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from mulligan.evaluation import Interval
+from mulligan.evaluation.arms import Arm, find_arm
+from mulligan.evaluation.compare import means, share_kept
+from mulligan.evaluation.comparison import (
+    ACCURACY,
+    ALL_QUESTIONS,
+    GAIN,
+    MEAN_OF_SETS,
+    OVER_ALL,
+    PASS,
+    TOKENS,
+    Measure,
+    aligned,
+    difference_rows,
+    shared_ks,
+)
+from mulligan.report.tables import intervals
+
+ByK = dict[int, Interval]
+
+BEST_INDEPENDENT = "best independent sampling"
+BEST_SAMPLER = "the best possible sampler"
+"""How the ceiling of that name is called as a rival."""
+
+_IN_EVAL_JSON = {ACCURACY: "accuracy", PASS: "pass_at_k", GAIN: "gain", TOKENS: "tokens_per_problem"}
+_BOUNDS = {ACCURACY: (0.0, 1.0), PASS: (0.0, 1.0), GAIN: (-1.0, 1.0), TOKENS: None}
+
+
+class Evidence:
+    """Arms with a baseline, and the *places* that figures are given for: each problem set, and over all sets where there are several.
+
+    `head` is the arm that the report is about: the first that was trained with several attempts, else the first.
+    """
+
+    def __init__(self, arms: Sequence[Arm], baseline: str | None = None):
+        """Raises ConfigError: `baseline` is no arm's label or folder."""
+        self.arms = list(arms)
+        several = [arm for arm in arms if (arm.trained_attempts or 1) > 1]
+        self.head = (several or self.arms)[0]
+        self.baseline = self._baseline(baseline)
+        if self.head is self.baseline and len(self.arms) > 1:
+            self.head = next(arm for arm in (*several, *self.arms) if arm is not self.baseline)
+        self.colours = {arm.label: i for i, arm in enumerate(self.arms)}
+
+    def _baseline(self, label: str | None) -> Arm | None:
+        if label is not None:
+            return find_arm(self.arms, label)
+        others = [arm for arm in self.arms if arm is not self.head]
+        return next((arm for arm in others if arm.trained_attempts == 1), others[0] if others else None)
+
+    # ---------------------------------------------------------------------------------------------------------- places
+
+    @cached_property
+    def sets(self) -> list[str]:
+        """Every problem set that some arm was evaluated on."""
+        return list(dict.fromkeys(name for arm in self.arms for name in arm.problem_sets))
+
+    @property
+    def evaluated(self) -> list[Arm]:
+        return [arm for arm in self.arms if arm.problem_sets]
+
+    @cached_property
+    def over_all(self) -> list[str]:
+        """The sets that figures over all are taken from: those of every evaluated arm, if there are several."""
+        arms = self.evaluated
+        shared = [name for name in self.sets if all(name in arm.problem_sets for arm in arms)]
+        return shared if len(shared) > 1 and all(arm.has_values for arm in arms) else []
+
+    @property
+    def places(self) -> list[str]:
+        return [*([MEAN_OF_SETS, ALL_QUESTIONS] if self.over_all else []), *self.sets]
+
+    @property
+    def main(self) -> str | None:
+        """Where the headline is taken: the mean of the sets, as in the paper, or the only set (of several that no two arms share, the head's first)."""
+        return MEAN_OF_SETS if self.over_all else next(iter(self.head.problem_sets), None)
+
+    def _names(self, place: str) -> list[str]:
+        return self.over_all if place in OVER_ALL else [place]
+
+    # --------------------------------------------------------------------------------------------------------- figures
+
+    def values(self, arm: Arm, measure: Measure, place: str) -> ByK:
+        """An arm's accuracy, pass@k, gain or tokens by k; empty where it was not measured there."""
+        names = self._names(place)
+        if any(name not in arm.problem_sets for name in names):
+            return {}
+        if len(arm.members) == 1 and len(names) == 1:
+            found = intervals(arm.members[0].problem_sets[names[0]].get(_IN_EVAL_JSON[measure]))
+            if found or not arm.has_values:
+                return found
+        if not arm.has_values:
+            return {}
+        ks = shared_ks([(arm, measure)], names)
+        return self._means(arm, measure, ks, place, _BOUNDS[measure]) if ks else {}
+
+    def rise(self, arm: Arm, place: str, k: int) -> Interval | None:
+        """accuracy@k - accuracy@1, paired within each model and problem; None without values per problem."""
+        names = self._names(place)
+        if not arm.has_values or any(name not in arm.problem_sets for name in names) or not {1, k} <= set(shared_ks([(arm, ACCURACY)], names)):
+            return None
+        (cells,) = aligned([(arm, ACCURACY)], names, [1, k])
+        return means([x[:, :, 1:] - x[:, :, :1] for x in cells], weighting=OVER_ALL.get(place, "questions"), bounds=(-1.0, 1.0))[0]
+
+    def versus(self, a: Arm, of_a: Measure, b: Arm, of_b: Measure, place: str) -> ByK:
+        """a's measure minus b's, paired over the problems that both saw; empty without values per problem."""
+        names = self._names(place)
+        if not (a.has_values and b.has_values) or any(name not in arm.problem_sets for arm in (a, b) for name in names):
+            return {}
+        if a is b:
+            return self.values(a, GAIN, place) if (of_a, of_b) == (ACCURACY, PASS) else {}
+        rows = difference_rows((a, of_a), (b, of_b), names, "", bounds=_BOUNDS[GAIN] if of_a != TOKENS else None)
+        return dict(next((row.by_k for row in rows if row.problems == place), {}))
+
+    def rivals(self, arm: Arm, place: str) -> dict[str, ByK]:
+        """label -> accuracy of `arm` minus the rival's pass@k: the other arms, rivals that the evaluation itself was given, and the best
+        possible independent sampling where the task lets it be computed."""
+        found = {other.label: self.versus(arm, ACCURACY, other, PASS, place) for other in self.arms if other is not arm}
+        if place not in OVER_ALL and len(arm.members) == 1 and place in arm.problem_sets:
+            for label, figures in (arm.members[0].problem_sets[place].get("rivals") or {}).items():
+                found.setdefault(label, intervals(figures.get("gain")))
+        best, accuracy = self.ceilings(place).get(BEST_INDEPENDENT, {}), self.values(arm, ACCURACY, place)
+        found[BEST_SAMPLER] = {k: Interval(a.mean - best[k].mean, a.low - best[k].mean, a.high - best[k].mean, a.n) for k, a in accuracy.items() if k in best}
+        return {label: by_k for label, by_k in found.items() if by_k}
+
+    def ceilings(self, place: str) -> dict[str, ByK]:
+        """Values known by computation, of the task itself; over all sets, where they are known of each."""
+        if place in OVER_ALL:
+            tables = [self.ceilings(name) for name in self.over_all]
+            sizes = [self._problems(name) if place == ALL_QUESTIONS else 1 for name in self.over_all]
+            shared = {name: set.intersection(*(set(t.get(name, {})) for t in tables)) for name in tables[0]}
+            return {
+                name: {k: Interval.exact(sum(n * t[name][k].mean for n, t in zip(sizes, tables, strict=True)) / sum(sizes)) for k in sorted(ks)}
+                for name, ks in shared.items()
+                if ks
+            }
+        for arm in self.arms:
+            for member in arm.members:
+                tables_of = member.problem_sets.get(place, {}).get("ceilings") or {}
+                if any(tables_of.values()):
+                    return {name: {int(k): Interval.exact(v) for k, v in by_k.items() if v is not None} for name, by_k in tables_of.items() if by_k}
+        return {}
+
+    def _problems(self, name: str) -> int:
+        return next(int(figures.get("problems") or 1) for arm in self.arms for m in arm.members if (figures := m.problem_sets.get(name)))
+
+    def table(self, arm: Arm, place: str, key: str) -> list[Mapping[str, Any]]:
+        """A part of eval.json, for each seed that has it."""
+        return [part for m in arm.members if (part := m.problem_sets.get(place, {}).get(key))]
+
+    # -------------------------------------------------------------------------------------------------------- controls
+
+    def controls(self, arm: Arm, place: str) -> list[str]:
+        """The controls that every seed was played under."""
+        if place in OVER_ALL:
+            found = [self.controls(arm, name) for name in self.over_all]
+            return [name for name in found[0] if all(name in other for other in found)]
+        tables = [m.problem_sets.get(place, {}).get("controls") or {} for m in arm.members]
+        return [name for name in tables[0] if all(name in other for other in tables)]
+
+    def control_accuracy(self, arm: Arm, place: str, control: str) -> ByK:
+        if len(arm.members) == 1 and place not in OVER_ALL:
+            return intervals(self.table(arm, place, "controls")[0][control].get("accuracy"))
+        return self._control(arm, place, control, against_normal=False)
+
+    def control_difference(self, arm: Arm, place: str, control: str) -> ByK:
+        """control - normal, paired over problems."""
+        if len(arm.members) == 1 and place not in OVER_ALL:
+            return intervals(self.table(arm, place, "controls")[0][control].get("difference"))
+        return self._control(arm, place, control, against_normal=True)
+
+    def kept(self, arm: Arm, place: str, control: str, k: int) -> Interval | None:
+        """The share of the rise from 1 to k attempts that is left under the control; None where there is no clear rise."""
+        if len(arm.members) == 1 and place not in OVER_ALL:
+            kept = self.table(arm, place, "controls")[0][control].get("gain_kept")
+            return Interval.from_json(kept) if kept and kept.get("mean") is not None else None
+        names = self._names(place)
+        under: Measure = ((f"solved:{control}", 1.0),)
+        if not arm.has_values or not {1, k} <= set(shared_ks([(arm, ACCURACY), (arm, under)], names)):
+            return None
+        normal, controlled = aligned([(arm, ACCURACY), (arm, under)], names, [1, k])
+        return share_kept([np.concatenate(pair, axis=2) for pair in zip(normal, controlled, strict=True)], weighting=OVER_ALL.get(place, "questions"))
+
+    def _control(self, arm: Arm, place: str, control: str, *, against_normal: bool) -> ByK:
+        names = self._names(place)
+        measure: Measure = ((f"solved:{control}", 1.0), *((("solved", -1.0),) if against_normal else ()))
+        if not arm.has_values or not (ks := shared_ks([(arm, measure)], names)):
+            return {}
+        return self._means(arm, measure, ks, place, (-1.0, 1.0) if against_normal else (0.0, 1.0))
+
+    def _means(self, arm: Arm, measure: Measure, ks: list[int], place: str, bounds: tuple[float, float] | None) -> ByK:
+        (cells,) = aligned([(arm, measure)], self._names(place), ks)
+        return dict(zip(ks, means(cells, weighting=OVER_ALL.get(place, "questions"), bounds=bounds), strict=True))
+
+
+def over_seeds(found: Sequence[Interval]) -> Interval | None:
+    """Of one seed its interval; of several their mean, with the lowest and the highest in the interval's place. None of none."""
+    if len(found) < 2:
+        return found[0] if found else None
+    values = [one.mean for one in found]
+    return Interval(sum(values) / len(values), min(values), max(values), found[0].n)

@@ -1,0 +1,231 @@
+"""The first thing that a report says: what was found, how sure it is, and what speaks against it. Computed; nulls are said plainly.
+
+A difference counts only if its 95 % interval leaves 0 out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mulligan.evaluation import Interval
+from mulligan.evaluation.accuracy import SMALL_SET
+from mulligan.evaluation.arms import Arm
+from mulligan.evaluation.compare import MIN_SEEDS
+from mulligan.evaluation.comparison import ACCURACY, GAIN, OVER_ALL, PASS
+from mulligan.report.evidence import Evidence
+from mulligan.report.tables import percent, points
+
+Tone = Literal["yes", "partly", "no", "open"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One figure, large, with its interval."""
+
+    label: str
+    value: str
+    interval: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """`verdict` in a few words; `sentences` with the figures; `basis`: what the intervals rest on; `caveats`, the weightiest first."""
+
+    verdict: str
+    tone: Tone
+    sentences: tuple[str, ...]
+    basis: str
+    caveats: tuple[str, ...]
+    tiles: tuple[Tile, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        tiles = [{"label": t.label, "value": t.value, "interval": t.interval, "note": t.note} for t in self.tiles]
+        return {"verdict": self.verdict, "tone": self.tone, "sentences": self.sentences, "basis": self.basis, "caveats": self.caveats, "tiles": tiles}
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """The figures that the headline is made of, for one arm at K attempts in one place."""
+
+    label: str
+    place: str
+    k: int
+    first: Interval
+    last: Interval
+    rise: Interval | None
+    """accuracy@K - accuracy@1; None: not known as a paired difference."""
+    passed: Interval | None
+    gain: Interval | None
+    rivals: Mapping[str, Interval]
+    """label -> accuracy@K - the rival's pass@K."""
+    blind: Interval | None
+    """history-blind control: its difference to the normal dialogues at K."""
+    kept: Interval | None
+    """The share of the rise that the history-blind control keeps."""
+
+    @property
+    def rose(self) -> bool | None:
+        """True, False (it fell), or None: no clear change."""
+        return _sign(self.rise) if self.rise else (None if self.first.overlaps(self.last) else self.last.mean > self.first.mean)
+
+    @property
+    def unbeaten(self) -> list[str]:
+        return [label for label, difference in self.rivals.items() if difference.low <= 0]
+
+
+def make_headline(evidence: Evidence) -> Headline:
+    """What the report's first lines say of its head arm."""
+    found = find(evidence)
+    if found is None:
+        return _unevaluated(evidence.head)
+    verdict, tone = _verdict(found)
+    return Headline(verdict, tone, tuple(_sentences(found)), _basis(evidence, found), tuple(_caveats(evidence, found)), tuple(_tiles(found)))
+
+
+def find(evidence: Evidence) -> Findings | None:
+    """The head arm's findings at the trained budget (the largest that was evaluated, if that one was not); None without an evaluation."""
+    arm, place = evidence.head, evidence.main
+    accuracy = evidence.values(arm, ACCURACY, place) if place else {}
+    if place is None or not accuracy:
+        return None
+    trained = arm.trained_attempts
+    k = trained if trained in accuracy and trained != 1 else max(accuracy)
+    rivals = {label: by_k[k] for label, by_k in evidence.rivals(arm, place).items() if k in by_k}
+    if place in OVER_ALL:  # what an evaluation was given as rivals is known for each set, not over all
+        rivals |= {f"{label} on {name}": by_k[k] for name in evidence.over_all for label, by_k in evidence.rivals(arm, name).items() if label not in rivals and k in by_k}
+    blind = "history_blind" if "history_blind" in evidence.controls(arm, place) else None
+    return Findings(
+        label=arm.label,
+        place=place,
+        k=k,
+        first=accuracy[min(accuracy)],
+        last=accuracy[k],
+        rise=evidence.rise(arm, place, k) if min(accuracy) == 1 < k else None,
+        passed=evidence.values(arm, PASS, place).get(k),
+        gain=evidence.values(arm, GAIN, place).get(k),
+        rivals=rivals,
+        blind=evidence.control_difference(arm, place, blind).get(k) if blind else None,
+        kept=evidence.kept(arm, place, blind, k) if blind else None,
+    )
+
+
+def _verdict(found: Findings) -> tuple[str, Tone]:
+    if found.k == 1:
+        return "Evaluated with one attempt only", "open"
+    if found.rose is None:
+        return "No gain from further attempts is shown", "no"
+    if not found.rose:
+        return "Further attempts make it worse", "no"
+    if found.gain is None:
+        return "The model gains from further attempts; whether from its failures is not known", "open"
+    if found.gain.high < 0:
+        return "The model gains from further attempts, but less than drawing again would", "no"
+    if found.gain.low <= 0:
+        return "The model gains from further attempts, but not clearly more than by drawing again", "no"
+    if found.unbeaten:
+        return "The model gains more than by drawing again from itself, but not clearly more than every rival does", "partly"
+    if found.blind is None:
+        return "The model gains more than by drawing again", "partly"
+    if found.blind.high >= 0:
+        return "The model gains more than by drawing again, but not clearly by reading its failures", "partly"
+    return "The model learns from its failures: it gains more than by drawing again, and less when it cannot see them", "yes"
+
+
+def _sentences(found: Findings) -> list[str]:
+    where = "" if found.place not in OVER_ALL else f" ({found.place})"
+    if found.k == 1:
+        return [f"With one attempt {found.label} solves {share(found.last)}{where}."]
+    change = f"With {found.k} attempts instead of 1, {found.label} solves {share(found.last)} of the questions instead of {share(found.first)}{where}"
+    if found.rise is None:
+        sentences = [f"{change}{'; the intervals overlap' if found.rose is None else ''}."]
+    elif found.rose is None:
+        sentences = [f"{change}: {points_of(found.rise)}, which is not clearly different from 0."]
+    else:
+        sentences = [f"{change}: {points_of(found.rise)}."]
+    if found.passed and found.gain:
+        drawn = f"Drawing {found.k} independent answers from the same model solves {share(found.passed)}"
+        if _sign(found.gain) is None:
+            sentences.append(f"{drawn}: seeing the failed attempts brings nothing that is clearly more, {points_of(found.gain)}.")
+        else:
+            sentences.append(f"{drawn}: {'the failed attempts bring' if found.gain.mean > 0 else 'the dialogue loses'} {points_of(found.gain)} against that.")
+    return sentences
+
+
+def _basis(evidence: Evidence, found: Findings) -> str:
+    seeds = len(evidence.head.members)
+    over = f"{found.last.n:,} problems" + (f" of {len(evidence.over_all)} sets" if found.place in OVER_ALL else "")
+    resampled = f"{seeds} seeds × {over}" if seeds > 1 else f"{over}, one training seed"
+    return f"In brackets: 95 % intervals over {resampled}."
+
+
+def _caveats(evidence: Evidence, found: Findings) -> list[str]:
+    caveats = []
+    if found.kept is not None and found.kept.mean >= 0.5:
+        caveats.append(f"A model that cannot see its earlier attempts keeps {share(found.kept)} [{100 * found.kept.low:.0f}, {100 * found.kept.high:.0f}] of the rise: so much is a retry schedule, not learning from failure.")
+    if found.unbeaten:
+        caveats.append(f"It is not clearly above {found.k} independent samples (pass@{found.k}) of {' and '.join(found.unbeaten)}.")
+    if found.last.n < SMALL_SET:
+        caveats.append(f"Only {found.last.n} problems: differences below about {100 * max(found.last.width, 0.01):.0f} points cannot be seen.")
+    seeds = len(evidence.head.members)
+    if seeds == 1:
+        caveats.append("One training seed: the intervals say nothing of what another run would give.")
+    elif seeds < MIN_SEEDS:
+        caveats.append(f"{seeds} training seeds: intervals over so few are too narrow.")
+    if found.gain is None and found.k > 1:
+        caveats.append("No independent samples were drawn, so that what the failed attempts bring cannot be told from drawing again.")
+    if found.blind is None and found.k > 1:
+        caveats.append("No history-blind control was played: how much a retry schedule alone would gain is not known.")
+    elif found.blind is not None and found.blind.high >= 0:
+        caveats.append(f"Without sight of its earlier attempts it does not clearly do worse ({points_of(found.blind)}).")
+    if not found.rivals and found.k > 1:
+        caveats.append("No rival model: training lowers a model's own pass@k, so that the untrained and the single-turn model are the fairer ones.")
+    return caveats
+
+
+def _tiles(found: Findings) -> list[Tile]:
+    if found.k == 1:
+        return [_tile("1 attempt", found.last)]
+    tiles = [_tile("1 attempt", found.first), _tile(f"{found.k} attempts", found.last)]
+    if found.passed:
+        tiles.append(_tile(f"{found.k} independent draws", found.passed, f"pass@{found.k}, same model"))
+    if found.gain:
+        value, _, rest = points(found.gain).partition(" [")
+        tiles.append(Tile("gained over drawing again", f"{value} points", "[" + rest, "includes 0" if _sign(found.gain) is None else ""))
+    if found.kept:
+        tiles.append(_tile("of the rise kept without sight of the failures", found.kept))
+    return tiles
+
+
+def _tile(label: str, value: Interval, note: str = "") -> Tile:
+    shown, _, rest = percent(value).partition(" [")
+    return Tile(label, f"{shown} %", "[" + rest, note)
+
+
+def _unevaluated(arm: Arm) -> Headline:
+    run = arm.members[0].run
+    lines = [line for line in (run.metrics() if run else []) if isinstance(line.get("reward"), (int, float))]
+    tenth = max(1, len(lines) // 10)
+    sentences = ["Nothing is known of its accuracy on held-out problems."]
+    if lines:
+        early, late = (sum(line["reward"] for line in part) / len(part) for part in (lines[:tenth], lines[-tenth:]))
+        sentences.append(f"Its training reward was {early:+.2f} over the first {tenth} of {len(lines)} steps and {late:+.2f} over the last {tenth}.")
+    place = run.path if run else arm.members[0].folder
+    return Headline(f"{arm.label} was not evaluated", "open", tuple(sentences), "", (f"Evaluate it: mulligan eval {place} --out {place / 'eval'}",), ())
+
+
+def share(value: Interval) -> str:
+    return f"{100 * value.mean:.1f} %"
+
+
+def points_of(value: Interval) -> str:
+    """`+6.9 points [+2.1, +11.4]`."""
+    mean, bracket, rest = points(value).partition(" [")
+    return f"{mean} points{bracket}{rest}"
+
+
+def _sign(value: Interval | None) -> bool | None:
+    """True above 0, False below, None: the interval includes 0."""
+    return None if value is None or value.low <= 0 <= value.high else value.mean > 0

@@ -1,0 +1,360 @@
+"""The parts of a report that come from evaluations: accuracy, gain, differences, controls, equal tokens, attempts, power."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mulligan.evaluation import Interval
+from mulligan.evaluation.arms import Arm
+from mulligan.evaluation.comparison import ACCURACY, GAIN, OVER_ALL, PASS, TOKENS, Measure
+from mulligan.report.chart import Chart, Curve, Panel
+from mulligan.report.evidence import Evidence, over_seeds
+from mulligan.report.tables import NOTHING, TextTable, intervals, number, percent, plain, points
+
+MANY_ARMS = 3
+"""With more arms than this, the page shows pass@k of the head arm and the baseline only, until asked for the others."""
+
+CONTROLS = {
+    "history_blind": "sees no earlier attempt",
+    "verdict_hidden": "not told that it was wrong",
+    "random_verdict": "random verdicts",
+    "other_history": "sees another problem's attempts",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A part of the page. `missing`: what to run for what is not there."""
+
+    id: str
+    title: str
+    text: tuple[str, ...] = ()
+    charts: tuple[Chart, ...] = ()
+    tables: tuple[TextTable, ...] = ()
+    missing: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "title": self.title,
+            "text": list(self.text),
+            "charts": [{**chart.to_json(), "tables": [table_json(t) for t in chart.tables()]} for chart in self.charts],
+            "tables": [table_json(t) for t in self.tables],
+            "missing": self.missing,
+        }
+
+
+def table_json(table: TextTable) -> dict[str, Any]:
+    return {"title": table.title, "headers": table.headers, "rows": table.rows, "notes": table.notes, "labels": table.labels}
+
+
+def evaluation_sections(evidence: Evidence) -> list[Section]:
+    """In the order in which they are read; those for which nothing was measured say what to run, or are left out."""
+    if not evidence.evaluated:
+        return []
+    makers = (accuracy_section, gain_section, difference_section, controls_section, tokens_section, attempts_section, power_section)
+    return [section for make in makers if (section := make(evidence)) is not None]
+
+
+# --------------------------------------------------------------------------------------------------------------- accuracy
+
+
+def accuracy_section(evidence: Evidence) -> Section | None:
+    panels = {place: _accuracy_panel(evidence, place) for place in evidence.places}
+    first = [panels[p] for p in panels if p in OVER_ALL] or list(panels.values())[:1]
+    caption = "Solid: accuracy with k attempts allowed. Dotted: pass@k, k independent samples of the same model. Bars: 95 % intervals."
+    charts = [Chart("accuracy", "Accuracy against attempts allowed", first, caption)]
+    if rest := [panels[p] for p in evidence.sets if panels[p] not in first]:
+        charts.append(Chart("accuracy_by_set", "The same for each problem set", rest))
+    text = ["Each number of attempts k is its own evaluation, with that budget stated in the prompt."]
+    reached = _headroom(evidence)
+    return Section("accuracy", "Accuracy against attempts", (*text, *reached), tuple(charts))
+
+
+def _accuracy_panel(evidence: Evidence, place: str) -> Panel:
+    curves = []
+    shown = evidence.arms if len(evidence.arms) <= MANY_ARMS else [a for a in (evidence.head, evidence.baseline) if a]
+    for arm in evidence.arms:
+        colour = evidence.colours[arm.label]
+        if accuracy := evidence.values(arm, ACCURACY, place):
+            curves.append(Curve(arm.label, accuracy, "arm", colour=colour))
+        if passed := evidence.values(arm, PASS, place):
+            curves.append(Curve(f"{arm.label}: pass@k", passed, "pass", of=arm.label, colour=colour, hidden=arm not in shown))
+    for name, by_k in evidence.ceilings(place).items():
+        curves.append(Curve(name, by_k, "bound"))
+    return Panel(place, curves, trained=evidence.head.trained_attempts)
+
+
+def _headroom(evidence: Evidence) -> list[str]:
+    """How much of the way to the best possible the head arm goes, where that is known."""
+    arm, place = evidence.head, evidence.main
+    best = evidence.ceilings(place).get("best possible", {}) if place else {}
+    accuracy = evidence.values(arm, ACCURACY, place) if place else {}
+    trained = arm.trained_attempts
+    k = trained if trained in accuracy else max(accuracy, default=0)
+    if k not in best:
+        return []
+    return [f"With {k} attempts the best possible on {place} is {100 * best[k].mean:.1f} %; {arm.label} reaches {percent(accuracy[k])} %."]
+
+
+# ------------------------------------------------------------------------------------------------------------------- gain
+
+
+def gain_section(evidence: Evidence) -> Section | None:
+    title = "What the failed attempts brought: accuracy − pass@k"
+    places = evidence.places
+    own = {place: {arm.label: by_k for arm in evidence.arms if (by_k := evidence.values(arm, GAIN, place))} for place in places}
+    rivals = {place: evidence.rivals(evidence.head, place) for place in places}
+    if not any(own.values()) and not any(rivals.values()):
+        return Section("gain", title, missing="No independent samples were drawn. To tell learning from drawing again: mulligan eval RUN --samples 28 --out RUN/eval (four times as many as attempts).")
+    first = [evidence.main, *places] if evidence.main else places
+    at, against = (next((p for p in first if found[p]), None) for found in (own, rivals))
+    panels = []
+    if at is not None:
+        curves = [Curve(label, by_k, colour=evidence.colours[label]) for label, by_k in own[at].items()]
+        panels.append(_points_panel(f"{at}: each arm − its own pass@k", curves, evidence))
+    if against is not None:
+        head = evidence.head.label
+        curves = [Curve(f"− pass@k of {head} itself", own[against][head], of=head, colour=evidence.colours[head])] if head in own[against] else []
+        free = max(evidence.colours.values()) + 1
+        for i, (label, by_k) in enumerate(rivals[against].items()):
+            curves.append(Curve(f"− pass@k of {label}", by_k, of=label, colour=evidence.colours.get(label, free + i)))
+        panels.append(_points_panel(f"{against}: {head} − each rival's pass@k", curves, evidence))
+    caption = "Above 0: more than k independent samples give. An interval that includes 0 shows no difference. Each pass@k is at the temperature chosen for it, on other problems."
+    text = (
+        "A model that gets k attempts can gain by drawing again, without learning anything from its failures. The gain is what is left after taking that away, paired over problems.",
+        "Training sharpens a model and so lowers its own pass@k; the fairer rivals are models that were not sharpened.",
+    )
+    chart = Chart("gain", "Gain over independent samples", panels, caption)
+    return Section("gain", title, text, (chart,), tuple(_gain_tables(evidence, own, rivals)))
+
+
+def _gain_tables(evidence: Evidence, own: Mapping[str, Mapping[str, Any]], rivals: Mapping[str, Mapping[str, Any]]) -> list[TextTable]:
+    lines = [(place, f"{label} − its own", by_k) for place in own for label, by_k in own[place].items()]
+    lines += [(place, f"{evidence.head.label} − {label}'s", by_k) for place in rivals for label, by_k in rivals[place].items()]
+    return [by_k_table("accuracy − pass@k, in points", ("problems", "against"), lines, points)]
+
+
+def _points_panel(title: str, curves: Sequence[Curve], evidence: Evidence) -> Panel:
+    return Panel(title, curves, ylabel="difference, points", unit="points", bounds=None, trained=evidence.head.trained_attempts)
+
+
+# ------------------------------------------------------------------------------------------------------------ differences
+
+
+def difference_section(evidence: Evidence) -> Section | None:
+    baseline = evidence.baseline
+    others = [arm for arm in evidence.arms if arm is not baseline]
+    if baseline is None or not others:
+        return None
+    found: dict[str, list[tuple[str, str, dict[int, Interval]]]] = {"accuracy": [], "tokens": []}
+    measures: list[tuple[str, Measure]] = [("accuracy", ACCURACY), ("tokens", TOKENS)]
+    for place in evidence.places:
+        for quantity, measure in measures:
+            for arm in others:
+                if by_k := evidence.versus(arm, measure, baseline, measure, place):
+                    found[quantity].append((place, arm.label, by_k))
+    title = f"Against {baseline.label}"
+    if not found["accuracy"]:
+        return Section("difference", title, missing="Nothing to pair: arms need values.parquet on the same problems (mulligan eval with this version, same --problems, --limit and --seed).")
+    panels = []
+    for place in dict.fromkeys(place for place, _, _ in found["accuracy"]):
+        curves = [Curve(label, by_k, colour=evidence.colours[label]) for p, label, by_k in found["accuracy"] if p == place]
+        panels.append(_points_panel(place, curves, evidence))
+    chart = Chart("difference", f"Accuracy − {baseline.label}'s, with as many attempts", panels, "Paired over problems. An interval that includes 0 shows no difference.")
+    tables = [by_k_table(f"accuracy − {baseline.label}'s, in points", ("problems", "arm"), found["accuracy"], points)]
+    if found["tokens"]:
+        tables.append(by_k_table(f"tokens sampled per problem − {baseline.label}'s", ("problems", "arm"), found["tokens"], number))
+    return Section("difference", title, (), (chart,), tuple(tables))
+
+
+# --------------------------------------------------------------------------------------------------------------- controls
+
+
+def controls_section(evidence: Evidence) -> Section | None:
+    title = "Controls: does it read its failures?"
+    place = next((p for p in evidence.places if any(evidence.controls(arm, p) for arm in evidence.arms)), None)
+    if place is None:
+        return Section("controls", title, missing="No controls were played. To see what is left without the history, the verdict or a true verdict: mulligan eval RUN with --controls.")
+    panels, rows = [], []
+    names = list(CONTROLS)
+    for arm in evidence.arms:
+        controls = evidence.controls(arm, place)
+        if not controls:
+            continue
+        curves = [Curve("normal", evidence.values(arm, ACCURACY, place), colour=0)]
+        curves += [Curve(_control(c), evidence.control_accuracy(arm, place, c), colour=1 + (names.index(c) if c in names else len(names))) for c in controls]
+        panels.append(Panel(f"{arm.label}, {place}", [c for c in curves if c.points], trained=arm.trained_attempts))
+        for where in evidence.places:
+            rows += [_control_row(evidence, arm, where, c) for c in evidence.controls(arm, where)]
+    headers = ("problems", "arm", "control", "k", "accuracy, %", "− normal, points", "share of the rise kept, %")
+    note = "The share of the rise from 1 to k attempts that is left under the control; – where there is no clear rise."
+    tables = [TextTable("Accuracy under each control", headers, tuple(rows), (note,), labels=3), *_false_wrong_table(evidence)]
+    text = (
+        "The same model plays the same problems with a part of the dialogue taken away. What is kept without sight of the failed attempts is the work of a retry schedule, not of learning from failure.",
+    )
+    return Section("controls", title, text, (Chart("controls", "Accuracy under each control", panels, "Bars: 95 % intervals."),), tuple(tables))
+
+
+def _control_row(evidence: Evidence, arm: Arm, place: str, control: str) -> tuple[str, ...]:
+    accuracy, difference = evidence.control_accuracy(arm, place, control), evidence.control_difference(arm, place, control)
+    trained = arm.trained_attempts
+    k = trained if trained in accuracy and trained != 1 else max(accuracy, default=0)
+    cells = (str(k), percent(accuracy.get(k)), points(difference.get(k)), percent(evidence.kept(arm, place, control, k)) if k else NOTHING)
+    return (place, arm.label, _control(control), *cells)
+
+
+def _control(name: str) -> str:
+    return CONTROLS.get(name, name.replace("_", " "))
+
+
+def _false_wrong_table(evidence: Evidence) -> list[TextTable]:
+    rows = []
+    for arm in evidence.arms:
+        for place in evidence.sets:
+            tables = evidence.table(arm, place, "false_wrong")
+            if len(tables) != len(arm.members):
+                continue
+            cells = []
+            for key in ("kept", "returned"):
+                found = [t[key] for t in tables]
+                cells += [f"{sum(r['count'] for r in found):,} of {sum(r['total'] for r in found):,}", _rate(found)]
+            rows.append((place, arm.label, *cells))
+    headers = ("problems", "arm", "kept", "kept, %", "right again later", "right again later, %")
+    notes = ("Of right answers that were called wrong: how many still stand in the next attempt, and how many come again at any later one.", *_range_note(evidence))
+    return [TextTable("A false “wrong” after a right answer", headers, tuple(rows), notes, labels=2)] if rows else []
+
+
+# ----------------------------------------------------------------------------------------------------------- equal tokens
+
+
+def tokens_section(evidence: Evidence) -> Section | None:
+    rows, panels = [], []
+    for place in evidence.sets:
+        curves = []
+        for arm in evidence.arms:
+            found = [t for t in evidence.table(arm, place, "equal_tokens")]
+            if not found or len(found) != len(arm.members):
+                continue
+            ks = sorted(set.intersection(*({int(k) for k in t} for t in found)))
+            gains = {k: gain for k in ks if (gain := over_seeds([one for t in found if (one := _interval(t[str(k)].get("gain")))]))}
+            passed = {k: over_seeds([one for t in found if (one := _interval(t[str(k)].get("pass")))]) for k in ks}
+            if gains:
+                curves.append(Curve(arm.label, gains, colour=evidence.colours[arm.label]))
+            for k in ks:
+                tokens, samples = (_mean([t[str(k)].get(key) for t in found]) for key in ("tokens", "samples"))
+                cells = (_plain(tokens), _plain(samples), percent(evidence.values(arm, ACCURACY, place).get(k)), percent(passed[k]), points(gains.get(k)))
+                rows.append((place, arm.label, str(k), *cells))
+        if curves:
+            panels.append(_points_panel(place, curves, evidence))
+    if not rows:
+        return None
+    headers = ("problems", "arm", "k", "tokens per problem", "samples that they buy", "accuracy, %", "independent, %", "gain, points")
+    text = ("The same comparison at equal cost: independent sampling that stops at its first success may spend as many tokens, on average, as the dialogues with k attempts.",)
+    chart = Chart("equal_tokens", "Gain at equal tokens", panels, "Accuracy − independent sampling with the same tokens. Above 0: the dialogues are worth their tokens.")
+    table = TextTable("At equal tokens", headers, tuple(rows), _range_note(evidence), labels=2)
+    return Section("tokens", "At equal tokens", text, (chart,) if panels else (), (table,))
+
+
+# --------------------------------------------------------------------------------------------------------------- attempts
+
+
+def attempts_section(evidence: Evidence) -> Section | None:
+    kinds = [
+        ("success", "conditional_success", "Success at attempt t, once reached", "solved"),
+        ("repeats", "repeat_rate", "Answers that repeat an earlier wrong one", "of answers"),
+        ("missing", "no_answer", "Attempts without an answer", "of attempts"),
+        ("truncated", "truncated", "Attempts cut by a token cap", "of attempts"),
+    ]
+    charts = []
+    for name, key, title, ylabel in kinds:
+        panels = []
+        for place in evidence.sets:
+            curves = [Curve(arm.label, rates, colour=evidence.colours[arm.label]) for arm in evidence.evaluated if (rates := _by_attempt(evidence, arm, place, key))]
+            if curves:
+                fits = (0.0, 1.0) if key == "conditional_success" else None
+                panels.append(Panel(place, curves, "attempt t", ylabel, bounds=fits))
+        if panels and (key in ("conditional_success", "repeat_rate") or any(p.high > 0 and p.mean > 0 for panel in panels for c in panel.curves for p in c.points.values())):
+            charts.append(Chart(name, title, panels))
+    rows = [row for place in evidence.sets for arm in evidence.evaluated if (row := _attempts_row(evidence, arm, place))]
+    if not rows:
+        return None
+    headers = ("problems", "arm", "k", "attempts used", "repeats, %", "missing, %", "cut, %", "tokens per problem", "tokens per solved")
+    text = ("From the dialogues with the largest budget that was evaluated. Attempts of one dialogue are not independent: intervals resample whole problems.",)
+    return Section("attempts", "Attempt by attempt", text, tuple(charts), (TextTable("Over all attempts", headers, tuple(rows), _range_note(evidence), labels=2),))
+
+
+def _by_attempt(evidence: Evidence, arm: Arm, place: str, key: str) -> dict[int, Interval]:
+    found = [t if key == "conditional_success" else t.get("by_attempt") or {} for t in evidence.table(arm, place, key)]
+    if len(found) != len(arm.members):
+        return {}
+    rates = {int(t) for table in found for t in table}
+    # A later attempt that a seed never reached has no rate there: the others speak for it.
+    return {t: rate for t in sorted(rates) if (rate := over_seeds([one for table in found if (one := _interval(table.get(str(t))))]))}
+
+
+def _attempts_row(evidence: Evidence, arm: Arm, place: str) -> tuple[str, ...] | None:
+    used = [intervals(t) for t in evidence.table(arm, place, "attempts_used")]
+    ks = sorted(set.intersection(*(set(t) for t in used))) if used else []
+    if not ks:
+        return None
+    k = ks[-1]
+    rates = [_rate([t.get("overall") for t in evidence.table(arm, place, key)]) for key in ("repeat_rate", "no_answer", "truncated")]
+    solved = _mean([t.get(str(k)) for t in evidence.table(arm, place, "tokens_per_solved")])
+    tokens = evidence.values(arm, TOKENS, place).get(k)
+    return (place, arm.label, str(k), number(over_seeds([t[k] for t in used])), *rates, number(tokens), _plain(solved))
+
+
+# ------------------------------------------------------------------------------------------------------------------ power
+
+
+def power_section(evidence: Evidence) -> Section | None:
+    rows, text = [], []
+    for place in evidence.sets:
+        for arm in evidence.evaluated:
+            found = evidence.table(arm, place, "power")
+            if not found:
+                continue
+            needed = {points_: _mean([(p.get("problems_for") or {}).get(points_) for p in found]) for points_ in ("3", "5")}
+            detectable, problems = _mean([p.get("detectable") for p in found]), arm.members[0].problem_sets[place].get("problems")
+            rows.append((place, arm.label, _plain(problems), _plain(needed["3"]), _plain(needed["5"]), NOTHING if detectable is None else f"{100 * detectable:.1f}"))
+            if arm is evidence.head and detectable is not None and problems:
+                text.append(f"{place}: {problems:,} problems show a rise of {100 * detectable:.1f} points or more; 3 points would need {_plain(needed['3'])}, 5 points {_plain(needed['5'])}.")
+    if not rows:
+        return None
+    headers = ("problems", "arm", "number", "needed for 3 points", "needed for 5 points", "smallest seen, points")
+    note = "Of the rise from 1 to K attempts, paired over problems: seen in 80 % of the cases at the 5 % level, two-sided."
+    return Section("power", "What these problem sets can show", tuple(text), (), (TextTable("Power", headers, tuple(rows), (note,), labels=2),))
+
+
+# ---------------------------------------------------------------------------------------------------------------- helpers
+
+
+def by_k_table(title: str, labels: tuple[str, ...], lines: Sequence[tuple[str, str, Mapping[int, Interval]]], shown: Any) -> TextTable:
+    ks = sorted({k for _, _, by_k in lines for k in by_k})
+    rows = tuple((place, label, *(shown(by_k.get(k)) for k in ks)) for place, label, by_k in lines)
+    return TextTable(title, (*labels, *(f"k = {k}" for k in ks)), rows, labels=len(labels))
+
+
+def _range_note(evidence: Evidence) -> tuple[str, ...]:
+    several = any(len(arm.members) > 1 for arm in evidence.arms)
+    return ("Of several seeds: their mean, in brackets the lowest and the highest.",) if several else ()
+
+
+def _interval(table: Mapping[str, Any] | None) -> Interval | None:
+    return Interval.from_json(table) if table and table.get("mean") is not None else None
+
+
+def _rate(found: Sequence[Mapping[str, Any] | None]) -> str:
+    return percent(over_seeds([one for table in found if (one := _interval(table))]))
+
+
+def _mean(found: Sequence[float | None]) -> float | None:
+    known = [x for x in found if x is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _plain(value: float | None) -> str:
+    return NOTHING if value is None else plain(value)

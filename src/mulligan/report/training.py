@@ -1,0 +1,215 @@
+"""The parts of a report that come from run folders: training step by step, evaluations on the way, and the facts of each run."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mulligan.evaluation import Interval
+from mulligan.evaluation.arms import Arm, evaluations_on_the_way
+from mulligan.report.chart import Chart, Curve, Panel, Unit
+from mulligan.report.evidence import Evidence, over_seeds
+from mulligan.report.sections import Section
+from mulligan.report.tables import NOTHING, TextTable, intervals, plain
+from mulligan.runlog import RunFolder, recipe_differences
+
+MOST_POINTS = 150
+"""A curve of more steps than this shows means over equal stretches of steps."""
+
+_PANELS: tuple[tuple[str, str, tuple[str, ...], str, Unit], ...] = (
+    ("reward", "Training reward", ("reward",), "mean of a step's dialogues", "number"),
+    ("accuracy", "Solved in training", ("accuracy",), "share of dialogues", "percent"),
+    ("accuracy_first", "Solved at the first attempt", ("accuracy_first",), "share of dialogues", "percent"),
+    ("attempts", "Attempts used", ("attempts_used",), "per dialogue", "number"),
+    ("length", "Length", ("tokens_per_attempt",), "tokens per attempt", "number"),
+    ("missing", "Missing or cut answers", ("share_no_answer", "share_truncated"), "share of attempts", "percent"),
+    ("entropy", "Entropy", ("entropy",), "nats per token", "number"),
+    ("kl", "KL to the initial model", ("kl_to_reference",), "nats per token", "number"),
+    ("step_kl", "KL of an update", ("approx_kl",), "nats per token", "number"),
+    ("seconds", "Time per step", ("seconds",), "seconds", "number"),
+)
+"""Name, title, metrics that are added up, label of the y axis, unit."""
+
+
+def training_sections(evidence: Evidence) -> list[Section]:
+    makers = (training_section, progress_section, runs_section)
+    return [section for make in makers if (section := make(evidence)) is not None]
+
+
+def runs_of(arm: Arm) -> list[RunFolder]:
+    """The arm's runs, each once."""
+    return list({m.run.path.resolve(): m.run for m in arm.members if m.run}.values())
+
+
+# --------------------------------------------------------------------------------------------------------------- training
+
+
+def training_section(evidence: Evidence) -> Section | None:
+    lines = {arm.label: [_training_lines(run) for run in runs_of(arm)] for arm in evidence.arms}
+    panels = {}
+    for name, title, metrics, ylabel, unit in _PANELS:
+        curves = []
+        for label, runs in lines.items():
+            found = [values for run in runs if (values := _metric(run, metrics))]
+            if found:
+                curves.append(Curve(label, _over_steps(found), "line", colour=evidence.colours[label]))
+        if curves:
+            panels[name] = Panel(title, curves, "training step", ylabel, unit, bounds=None)
+    if not panels:
+        return None
+    seeds = any(len(runs) > 1 for runs in lines.values())
+    caption = "Line: mean over seeds; band: from the lowest to the highest seed." if seeds else ""
+    steps = max((max(values) for runs in lines.values() for run in runs if (values := _metric(run, ("reward",)))), default=0)
+    if steps > MOST_POINTS:
+        caption += f" Means over {-(-steps // MOST_POINTS)} steps each."
+    first = Chart("training_reward", "Training reward against steps", [panels.pop("reward")], caption.strip()) if "reward" in panels else None
+    rest = Chart("training", "What training did", list(panels.values()), caption.strip()) if panels else None
+    text = ("Rewards of arms with different budgets of attempts are not comparable: more attempts earn more by themselves.",) if len(evidence.arms) > 1 else ()
+    return Section("training", "Training", text, tuple(chart for chart in (first, rest) if chart))
+
+
+def _training_lines(run: RunFolder) -> list[dict[str, Any]]:
+    return [line for line in run.metrics() if line.get("stage", "train") == "train"]
+
+
+def _metric(lines: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> dict[int, float]:
+    """Training step (from 1) -> the sum of these metrics, where all are there and finite."""
+    found = {}
+    for line in lines:
+        values = [line.get(metric) for metric in metrics]
+        if all(isinstance(v, (int, float)) for v in values):
+            found[int(line.get("train_step", line["step"])) + 1] = float(sum(values))  # type: ignore[arg-type]
+    return found
+
+
+def _over_steps(runs: Sequence[Mapping[int, float]]) -> dict[int, Interval]:
+    """Stretch of steps (its last one) -> mean over seeds, from the lowest to the highest seed. Steps that not every seed reached are left out."""
+    steps = sorted(set.intersection(*(set(run) for run in runs))) or sorted(runs[0])
+    runs = [run for run in runs if all(step in run for step in steps)]
+    size = -(-len(steps) // MOST_POINTS)
+    curve = {}
+    for start in range(0, len(steps), size):
+        stretch = steps[start : start + size]
+        means = [sum(run[step] for step in stretch) / len(stretch) for run in runs]
+        curve[stretch[-1]] = Interval(sum(means) / len(means), min(means), max(means), 0)
+    return curve
+
+
+# ------------------------------------------------------------------------------------------------- evaluations on the way
+
+
+def progress_section(evidence: Evidence) -> Section | None:
+    """Accuracy against training steps, with one attempt and with as many as were trained."""
+    found = {arm.label: [on_the_way for run in runs_of(arm) if (on_the_way := evaluations_on_the_way(run))] for arm in evidence.arms}
+    sets = list(dict.fromkeys(name for runs in found.values() for run in runs for table in run.values() for name in table["problem_sets"]))
+    panels = []
+    for name in sets:
+        ks = {k for runs in found.values() for run in runs for table in run.values() for k in intervals(table["problem_sets"].get(name, {}).get("accuracy"))}
+        trained = evidence.head.trained_attempts
+        last = trained if trained in ks else max(ks, default=1)
+        for k in dict.fromkeys((min(ks, default=1), last)):
+            curves = [Curve(label, by_step, colour=evidence.colours[label]) for label, runs in found.items() if (by_step := _accuracy_by_step(runs, name, k))]
+            if curves:
+                panels.append(Panel(f"{name}, {k} attempt{'s' if k > 1 else ''}", curves, "training step", "solved"))
+    if not panels:
+        return None
+    seeds = any(len(runs) > 1 for runs in found.values())
+    caption = "Bars: 95 % intervals over problems" + ("; of several seeds, from the lowest to the highest." if seeds else ".")
+    chart = Chart("accuracy_by_step", "Evaluation accuracy against training steps", panels, caption)
+    return Section("progress", "Accuracy on the way", (), (chart,))
+
+
+def _accuracy_by_step(runs: Sequence[Mapping[int, Mapping[str, Any]]], name: str, k: int) -> dict[int, Interval]:
+    steps = sorted(set.intersection(*(set(run) for run in runs))) if runs else []
+    curve = {}
+    for step in steps:
+        values = [interval for run in runs if (interval := intervals(run[step]["problem_sets"].get(name, {}).get("accuracy")).get(k))]
+        if (value := over_seeds(values)) is not None:
+            curve[step] = value
+    return curve
+
+
+# ------------------------------------------------------------------------------------------------------------------ facts
+
+
+def runs_section(evidence: Evidence) -> Section | None:
+    """What is needed to repeat the runs: commands, seeds, commits, machines, versions."""
+    rows, machines, commands = [], {}, []
+    for arm in evidence.arms:
+        for i, run in enumerate(runs_of(arm)):
+            manifest = run.manifest()
+            rows.append((arm.label, str(run.recipe.seed), *_run_facts(run, manifest), str(run.path)))
+            machines.setdefault(_machine(manifest), []).append(f"{arm.label}, seed {run.recipe.seed}")
+            if i == 0:
+                commands.append((arm.label, _command(manifest)))
+    evaluations = [(arm.label, str(m.seed), str(m.folder), _played(m.problem_sets)) for arm in evidence.arms for m in arm.members if m.problem_sets]
+    tables = []
+    if rows:
+        headers = ("arm", "seed", "steps", "tokens sampled", "hours", "commit", "begun (UTC)", "folder")
+        tables.append(TextTable("Runs", headers, tuple(rows), labels=1))
+        tables.append(TextTable("Commands (of each arm's first seed)", ("arm", "command"), tuple(commands), labels=2))
+        facts = ("runs", "mulligan", "python", "torch", "transformers", "processor", "cores", "GPUs")
+        tables.append(TextTable("Machines and versions", facts, tuple((_few(runs), *machine) for machine, runs in machines.items()), labels=8))
+    if evaluations:
+        tables.append(TextTable("Evaluations", ("arm", "seed", "folder", "played"), tuple(evaluations), labels=4))
+    if settings := _settings(evidence.arms):
+        tables.append(settings)
+    return Section("runs", "Runs: how to repeat this", (), (), tuple(tables)) if tables else None
+
+
+def _run_facts(run: RunFolder, manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    lines = run.metrics()
+    trained = [line for line in lines if line.get("stage", "train") == "train"]
+    tokens = lines[-1].get("tokens_total") if lines else None
+    hours = sum(line["seconds"] for line in lines if isinstance(line.get("seconds"), (int, float))) / 3600
+    git = manifest.get("git") or {}
+    commit = f"{git['commit'][:10]}{' (changed)' if git.get('dirty') else ''}" if git.get("commit") else NOTHING
+    resumed = f", resumed {len(manifest['resumed'])} times" if manifest.get("resumed") else ""
+    return (f"{len(trained):,}", NOTHING if tokens is None else f"{tokens:,}", plain(hours), commit, f"{manifest.get('created', NOTHING)[:16]}{resumed}")
+
+
+def _machine(manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    machine, packages = manifest.get("machine") or {}, manifest.get("packages") or {}
+    gpus = ", ".join(machine.get("gpus") or []) or "none"
+    versions = (str(manifest.get("mulligan", NOTHING)), str(manifest.get("python", NOTHING)), packages.get("torch", NOTHING), packages.get("transformers", NOTHING))
+    return (*versions, str(machine.get("cpu", NOTHING)), str(machine.get("cores", NOTHING)), gpus)
+
+
+def _command(manifest: Mapping[str, Any]) -> str:
+    command = [str(part) for part in manifest.get("command") or []]
+    return shlex.join([Path(command[0]).name, *command[1:]]) if command else NOTHING
+
+
+def _played(problem_sets: Mapping[str, Mapping[str, Any]]) -> str:
+    """How an evaluation was played, in words."""
+
+    def words(s: Mapping[str, Any]) -> str:
+        how = "greedy" if s.get("temperature") == 0 else f"temperature {s.get('temperature')}"
+        samples = f", {s['samples']} samples" if s.get("samples") else ""
+        one_pass = ", one pass" if s.get("mode") == "one_pass" else ""
+        return f"{how}{samples}{one_pass}, seed {s.get('seed')}"
+
+    found: dict[str, list[str]] = {}
+    for name, figures in problem_sets.items():
+        found.setdefault(words(figures), []).append(f"{name} ({figures.get('problems')})")
+    return "; ".join(f"{', '.join(names)}: {how}" for how, names in found.items())
+
+
+def _settings(arms: Sequence[Arm]) -> TextTable | None:
+    """The settings in which the arms' recipes differ."""
+    runs = [(arm.label, runs[0]) for arm in arms if (runs := runs_of(arm))]
+    if len(runs) < 2:
+        return None
+    first = runs[0][1].recipe
+    differing = {key: (a, b) for _, run in runs[1:] for key, a, b in recipe_differences(first, run.recipe) if key not in ("name", "seed")}
+    rows = []
+    for key in differing:
+        values = [next((b for k, _, b in recipe_differences(first, run.recipe) if k == key), differing[key][0]) for _, run in runs]
+        rows.append((key, *(str(value) for value in values)))
+    return TextTable("Settings that differ between the arms", ("setting", *(label for label, _ in runs)), tuple(rows), labels=1 + len(runs)) if rows else None
+
+
+def _few(names: Sequence[str]) -> str:
+    return "; ".join(names[:3]) + (f"; and {len(names) - 3} more" if len(names) > 3 else "")

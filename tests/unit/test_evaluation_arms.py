@@ -1,0 +1,221 @@
+"""Arms from folders: which runs are seeds of one arm, what they are called, and what comparisons of them are warned of."""
+
+import numpy as np
+import pytest
+from arms_on_disk import solved_with, training, write_evaluation, write_run
+
+from mulligan.errors import ConfigError, RunError
+from mulligan.evaluation.arms import evaluations_on_the_way, find_arm, read_arms
+from mulligan.evaluation.comparison import ACCURACY, MEAN_OF_SETS, PASS, aligned, compare, comparison_warnings, shared_ks
+
+N = 120
+
+
+def arm_data(seed, rates=(0.3, 0.5, 0.6), n=N, sets=("one",)):
+    rng = np.random.default_rng(seed)
+    found = {}
+    for name in sets:
+        solved = solved_with(rng, n, rates)
+        found[name] = {"solved": solved, "passed": {k: v * 0.8 for k, v in solved.items()}, "tokens": {k: np.full(n, 10.0 * k) for k in solved}}
+    return found
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Two seeds of a multi-attempt arm, one of a single-turn arm; the first is also evaluated in a folder of its own."""
+    for seed in (0, 1):
+        write_run(tmp_path / f"multi-seed{seed}", seed=seed, metrics=training(3))
+        write_evaluation(tmp_path / f"multi-seed{seed}", arm_data(seed))
+    write_run(tmp_path / "single", attempts="fixed(1)", seed=0)
+    write_evaluation(tmp_path / "single", arm_data(9, (0.35, 0.36, 0.37)))
+    return tmp_path
+
+
+def test_seeds_of_one_recipe_are_joined(runs):
+    arms = read_arms([str(runs / name) for name in ("multi-seed0", "single", "multi-seed1")])
+    assert [(arm.label, [m.seed for m in arm.members]) for arm in arms] == [("multi", [0, 1]), ("single", [0])]
+    assert arms[0].trained_attempts == 3
+    assert arms[1].trained_attempts == 1
+    assert arms[0].cells("one", "solved", [1, 3], arms[0].problems("one")).shape == (2, N, 2)
+
+
+def test_other_settings_make_another_arm_and_those_that_teach_nothing_do_not(runs):
+    write_run(runs / "more", seed=2, optimizer__lr=1e-3)
+    write_evaluation(runs / "more", arm_data(2))
+    write_run(runs / "logged", seed=3, log__checkpoint_every=7, name="another name", eval__attempts="1-3")
+    write_evaluation(runs / "logged", arm_data(3))
+    arms = read_arms([str(runs / name) for name in ("multi-seed0", "more", "logged")])
+    assert [[m.folder.name for m in arm.members] for arm in arms] == [["multi-seed0", "logged"], ["more"]]
+
+
+def test_the_same_seed_twice_stays_apart(runs):
+    write_evaluation(runs / "multi-seed0" / "eval", arm_data(5))
+    write_evaluation(runs / "multi-seed0" / "other", arm_data(6))
+    arms = read_arms([str(runs / "multi-seed0" / "other"), str(runs / "multi-seed0")])
+    assert [len(arm.members) for arm in arms] == [1, 1]
+    assert arms[1].members[0].folder == runs / "multi-seed0" / "eval"  # a run's own evaluation folder comes before the run itself
+    assert len({arm.label for arm in arms}) == 2
+
+
+def test_models_that_seeds_began_from_may_be_seeds_themselves(tmp_path):
+    for seed in (0, 1):
+        write_run(tmp_path / f"warm{seed}", seed=seed, train__steps=0)
+        write_run(tmp_path / f"arm{seed}", seed=seed, model__path=str(tmp_path / f"warm{seed}" / "model"))
+        write_evaluation(tmp_path / f"arm{seed}", arm_data(seed))
+    write_run(tmp_path / "other-warm", seed=1, train__steps=0, warmup__steps=5)
+    write_run(tmp_path / "arm2", seed=2, model__path=str(tmp_path / "other-warm" / "model"))
+    write_evaluation(tmp_path / "arm2", arm_data(2))
+    arms = read_arms([str(tmp_path / f"arm{i}") for i in range(3)])
+    assert [len(arm.members) for arm in arms] == [2, 1]
+
+
+def test_labels_join_and_name(runs):
+    joined = read_arms([f"mine={runs / 'multi-seed0'},{runs / 'multi-seed1'}", f"base={runs / 'single'}"])
+    assert [(arm.label, len(arm.members)) for arm in joined] == [("mine", 2), ("base", 1)]
+    assert find_arm(joined, "base") is find_arm(joined, str(runs / "single")) is joined[1]
+    with pytest.raises(ConfigError, match=r"--baseline none: not one of the arms \(mine, base\)"):
+        find_arm(joined, "none")
+
+
+def test_an_evaluation_knows_the_run_that_it_lies_in_or_names(runs, tmp_path_factory):
+    write_evaluation(runs / "multi-seed1" / "again", arm_data(1))
+    elsewhere = write_evaluation(tmp_path_factory.mktemp("elsewhere") / "e", arm_data(1), model=str(runs / "multi-seed0" / "model"))
+    inside, named = read_arms([f"a={runs / 'multi-seed1' / 'again'}", f"b={elsewhere}"])
+    assert inside.members[0].run.path.name == "multi-seed1"
+    assert named.members[0].run.path.name == "multi-seed0"
+
+
+def test_what_is_wrong_with_arguments_is_said(runs, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RunError, match="neither a run nor an evaluation"):
+        read_arms([str(tmp_path / "empty")])
+    with pytest.raises(ConfigError, match="given twice"):
+        read_arms([str(runs / "single"), f"x={runs / 'single'}"])
+    with pytest.raises(ConfigError, match="two arms are called 'x'"):
+        read_arms([f"x={runs / 'single'}", f"x={runs / 'multi-seed0'}"])
+    with pytest.raises(ConfigError, match="write LABEL=FOLDER"):
+        read_arms(["x="])
+    write_run(tmp_path / "bare")
+    with pytest.raises(RunError, match=r"was not evaluated: run mulligan eval .*bare --out .*bare/eval"):
+        read_arms([str(tmp_path / "bare")])
+    assert read_arms([str(tmp_path / "bare")], need_evaluation=False)[0].problem_sets == []
+
+
+def test_an_evaluation_without_values_says_what_to_run(runs):
+    (runs / "single" / "values.parquet").unlink()
+    (arm,) = read_arms([str(runs / "single")])
+    assert not arm.has_values
+    with pytest.raises(RunError, match=r"has no values.parquet.*mulligan eval .*single --out .*single/eval"):
+        arm.problems("one")
+
+
+def test_problems_are_matched_by_id_and_repeats_in_their_order(tmp_path):
+    write_evaluation(tmp_path / "a", {"s": {"solved": {1: [1, 0, 1, 0]}}}, ids={"s": ["x", "y", "x", "z"]})
+    write_evaluation(tmp_path / "b", {"s": {"solved": {1: [0, 1, 1, 1]}}}, ids={"s": ["w", "x", "x", "y"]})
+    arms = read_arms([str(tmp_path / "a"), str(tmp_path / "b")])
+    a, b = aligned([(arm, ACCURACY) for arm in arms], ["s"], [1])
+    assert a[0][0, :, 0].tolist() == [1, 0, 1]  # x, y, x again
+    assert b[0][0, :, 0].tolist() == [1, 1, 1]
+    assert any("saw different problems (a 4, b 4); only the 3" in text for text in comparison_warnings(arms))
+
+
+def test_what_could_not_be_graded_takes_no_part(tmp_path):
+    write_evaluation(tmp_path / "a", {"s": {"solved": {1: [1, 0, None, 1], 2: [1, 0, 1, 1]}}})
+    write_evaluation(tmp_path / "b", {"s": {"solved": {1: [0, 0, 1, 0], 2: [1, None, 1, 1]}}})
+    arms = read_arms([str(tmp_path / "a"), str(tmp_path / "b")])
+    (row,) = [r for r in compare(arms, arms[0]).rows if r.baseline]
+    assert row.by_k[1].n == row.by_k[2].n == 2  # the same problems at every k
+    assert row.by_k[1].mean == pytest.approx(-1.0)
+
+
+def test_comparison_over_sets_and_quantities(tmp_path):
+    rng = np.random.default_rng(0)
+    big, small = 400, 30
+    base = {"big": {"solved": solved_with(rng, big, (0.4, 0.4))}, "small": {"solved": solved_with(rng, small, (0.2, 0.2))}}
+    arm = {"big": {"solved": {k: v.copy() for k, v in base["big"]["solved"].items()}}, "small": {"solved": {1: base["small"]["solved"][1], 2: np.ones(small)}}}
+    for name, data in (("base", base), ("arm", arm)):
+        for set_name, n in (("big", big), ("small", small)):
+            data[set_name]["passed"] = {1: np.full(n, 0.25), 2: np.full(n, 0.5)}
+            data[set_name]["tokens"] = {1: np.full(n, 7.0), 2: np.full(n, 9.0 if name == "arm" else 8.0)}
+        write_evaluation(tmp_path / name, data)
+    arms = read_arms([str(tmp_path / "base"), str(tmp_path / "arm")])
+    found = {(r.quantity, r.arm, r.problems): r.by_k for r in compare(arms, arms[0]).rows if r.baseline}
+    lift = 1 - base["small"]["solved"][2].mean()
+    assert found["accuracy", "arm", "small"][2].mean == pytest.approx(lift)
+    assert found["accuracy", "arm", MEAN_OF_SETS][2].mean == pytest.approx(lift / 2)
+    assert found["accuracy", "arm", "all questions"][2].mean == pytest.approx(lift * small / (big + small))
+    assert found["accuracy", "arm", MEAN_OF_SETS][2].low > 0
+    assert found["gain", "arm", "small"][2].mean == pytest.approx(lift)  # both have the same pass@k
+    assert found["accuracy - baseline's pass@k", "arm", "small"][2].mean == pytest.approx(0.5)
+    assert found["tokens", "arm", "all questions"][2].mean == pytest.approx(1.0)
+    own = {(r.arm, r.problems): r.by_k for r in compare(arms, arms[0]).rows if not r.baseline}
+    assert own["arm", "small"][2].mean == 1.0
+    assert own["arm", "small"][2].low < 1.0  # 30 of 30 is not certainty
+
+
+def test_seeds_widen_the_interval(tmp_path):
+    """The same 300 problems: one seed says it is sure; three seeds that disagree say that it is not."""
+    rng = np.random.default_rng(1)
+    draws = rng.random(300)
+    for seed, rate in enumerate((0.7, 0.5, 0.45)):
+        write_run(tmp_path / f"m{seed}", seed=seed)
+        write_evaluation(tmp_path / f"m{seed}", {"s": {"solved": {1: (draws < rate).astype(float)}}})
+    write_evaluation(tmp_path / "base", {"s": {"solved": {1: (draws < 0.4).astype(float)}}})
+    one = read_arms([str(tmp_path / "base"), str(tmp_path / "m0")])
+    three = read_arms([str(tmp_path / "base"), *(str(tmp_path / f"m{i}") for i in range(3))])
+    narrow, wide = (next(r for r in compare(arms, arms[0]).rows if r.baseline).by_k[1] for arms in (one, three))
+    assert len(three[1].members) == 3
+    assert wide.mean == pytest.approx((0.7 + 0.5 + 0.45) / 3 - 0.4, abs=0.05)
+    assert wide.width > 1.5 * narrow.width
+
+
+def test_warnings(runs):
+    write_run(runs / "told", seed=0, protocol__feedback="verdict")
+    write_evaluation(runs / "told", arm_data(3, n=40, sets=("one", "two")), more={"temperature": 0.7})
+    arms = read_arms([str(runs / name) for name in ("multi-seed0", "told")])
+    text = "\n".join(comparison_warnings(arms))
+    assert "two is left out: multi-seed0 was not evaluated on it" in text
+    assert "protocol.feedback: 'verdict and attempts left' and 'verdict'" in text
+    assert "temperature: 0.0 and 0.7" in text
+    assert "one: the arms saw different problems (multi-seed0 120, told 40); only the 40" in text
+    assert "one: 40 problems are few" in text
+    assert "fewer than 5 seeds: multi-seed0 (1), told (1)" in text
+
+
+def test_five_alike_seeds_on_many_problems_warn_of_nothing(tmp_path):
+    for arm, attempts in (("a", "uniform(1,3)"), ("b", "fixed(1)")):
+        for seed in range(5):
+            write_run(tmp_path / f"{arm}{seed}", seed=seed, attempts=attempts)
+            write_evaluation(tmp_path / f"{arm}{seed}", arm_data(seed))
+    arms = read_arms([str(p) for p in sorted(tmp_path.iterdir())])
+    assert [len(arm.members) for arm in arms] == [5, 5]
+    assert comparison_warnings(arms) == []
+
+
+def test_one_arm_is_no_comparison(runs):
+    arms = read_arms([str(runs / "multi-seed0"), str(runs / "multi-seed1")])
+    with pytest.raises(ConfigError, match=r"multi is the only arm \(2 seeds of one recipe\)"):
+        compare(arms, arms[0])
+    write_evaluation(runs / "else", {"other": {"solved": {1: [1, 0]}}})
+    both = read_arms([str(runs / "single"), str(runs / "else")])
+    with pytest.raises(ConfigError, match="no problem set was evaluated in all arms"):
+        compare(both, both[0])
+
+
+def test_quantities_that_an_arm_lacks_are_left_out(runs):
+    data = arm_data(4)
+    del data["one"]["passed"], data["one"]["tokens"]
+    del data["one"]["solved"][3]
+    write_evaluation(runs / "bare", data)
+    arms = read_arms([str(runs / "multi-seed0"), str(runs / "bare")])
+    assert shared_ks([(arms[0], ACCURACY), (arms[1], ACCURACY)], ["one"]) == [1, 2]
+    assert shared_ks([(arms[0], ACCURACY), (arms[1], PASS)], ["one"]) == []
+    assert {r.quantity for r in compare(arms, arms[0]).rows if r.baseline} == {"accuracy", "accuracy - baseline's pass@k"}
+
+
+def test_evaluations_on_the_way(runs):
+    run = read_arms([str(runs / "single")])[0].members[0].run
+    for step in (2, 10):
+        write_evaluation(runs / "single" / f"eval_{step:06d}", arm_data(step))
+    (runs / "single" / "eval_000020").mkdir()
+    assert list(evaluations_on_the_way(run)) == [2, 10]

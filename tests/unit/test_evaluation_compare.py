@@ -1,0 +1,158 @@
+"""Paired differences over seeds, problems and sets: literal numbers, a slow reference, coverage on simulated arms."""
+
+import numpy as np
+import pytest
+
+from mulligan.evaluation import bootstrap_seeds, paired_difference
+from mulligan.evaluation.compare import differences, means, paired_seeds, share_kept
+from mulligan.evaluation.intervals import share_unseen
+
+
+def cells(*rows):
+    """`_SPC` with one column."""
+    return np.array(rows, dtype=float)[:, :, None]
+
+
+def slow_resamples(arms, rng, resamples=4000, weighting="questions"):
+    """Differences of two arms by drawing seeds and problems one by one, with loops and indices."""
+    found = []
+    sizes = [x.shape[1] for x in arms[0]]
+    weights = [1 / len(sizes)] * len(sizes) if weighting == "sets" else [n / sum(sizes) for n in sizes]
+    for _ in range(resamples):
+        seeds = [rng.integers(0, len(arm[0]), len(arm[0])) for arm in arms]
+        total = 0.0
+        for i, (n, weight) in enumerate(zip(sizes, weights, strict=True)):
+            problems = rng.integers(0, n, n)
+            a, b = (arm[i][drawn][:, problems, 0].mean() for arm, drawn in zip(arms, seeds, strict=True))
+            total += weight * (a - b)
+        found.append(total)
+    return np.array(found)
+
+
+def test_the_mean_is_exact_and_the_difference_is_paired():
+    a, b = cells([1, 1, 1, 0]), cells([1, 0, 1, 0])
+    (found,) = differences([a], [b])
+    assert found.mean == pytest.approx(0.25)
+    assert found.n == 4
+    # problems resampled jointly: no resample can give less than 0, however the 0s and 1s of each arm lie
+    assert found.low == 0.0
+    # two arms that agree everywhere have no difference, although each alone varies
+    (same,) = differences([a], [a])
+    unseen = share_unseen(4)
+    assert (same.mean, same.low, same.high) == pytest.approx((0.0, -unseen, unseen))
+
+
+def test_one_seed_an_arm_is_the_paired_bootstrap():
+    rng = np.random.default_rng(0)
+    a, b = rng.random(300) < 0.6, rng.random(300) < 0.5
+    (found,) = differences([cells(a)], [cells(b)])
+    reference = paired_difference(a.astype(float), b.astype(float))
+    assert found.mean == pytest.approx(reference.mean)
+    assert (found.low, found.high) == pytest.approx((reference.low, reference.high), abs=0.008)
+
+
+@pytest.mark.parametrize("weighting", ["sets", "questions"])
+def test_against_direct_resampling(weighting):
+    rng = np.random.default_rng(1)
+    difficulty = [rng.random(40), rng.random(150)]
+
+    def arm(seeds, skill):
+        drawn = skill + 0.08 * rng.standard_normal(seeds)
+        return [np.array([(rng.random(len(d)) < np.clip(d + s, 0, 1)).astype(float) for s in drawn])[:, :, None] for d in difficulty]
+
+    a, b = arm(5, 0.1), arm(3, 0.0)
+    (found,) = differences(a, b, weighting=weighting)
+    slow = slow_resamples([a, b], np.random.default_rng(2), weighting=weighting)
+    per_set = [x.mean() - y.mean() for x, y in zip(a, b, strict=True)]
+    assert found.mean == pytest.approx(np.mean(per_set) if weighting == "sets" else (40 * per_set[0] + 150 * per_set[1]) / 190)
+    assert (found.low, found.high) == pytest.approx(np.quantile(slow, [0.025, 0.975]), abs=0.012)
+    assert found.n == 190
+
+
+def test_seeds_are_one_draw_for_all_sets():
+    """An arm of two seeds, one always right and one always wrong: over two sets its mean must still be able to be 0 and 1."""
+    a = [np.array([np.ones(30), np.zeros(30)])[:, :, None]] * 2
+    (found,) = means(a, weighting="sets")
+    # with seeds drawn apart for each set, 0 and 1 would come once in 16 each instead of once in 4
+    assert (found.mean, found.low, found.high) == pytest.approx((0.5, 0.0, 1.0))
+    zero = [np.zeros((1, 30, 1))] * 2
+    drawn = slow_resamples([a, zero], np.random.default_rng(0), weighting="sets")
+    assert np.mean(drawn == 1.0) == pytest.approx(0.25, abs=0.03)
+
+
+def test_the_two_level_means_agree_with_bootstrap_seeds():
+    rng = np.random.default_rng(3)
+    values = (rng.random((4, 80)) < rng.random((4, 1))).astype(float)
+    (found,) = means([values[:, :, None]])
+    reference = bootstrap_seeds(values)
+    assert (found.mean, found.low, found.high) == pytest.approx((reference.mean, reference.low, reference.high), abs=0.02)
+
+
+def test_columns_are_drawn_together_and_bounds_matter():
+    values = np.stack([np.zeros((1, 20)), np.ones((1, 20)), np.full((1, 20), 12.0)], axis=2)
+    zero, one, tokens = means([values])
+    u = share_unseen(20)
+    assert (zero.low, zero.high) == pytest.approx((0, u))
+    assert (one.low, one.high) == pytest.approx((1 - u, 1))
+    assert (means([values], bounds=None)[2].low, tokens.mean) == (12.0, 12.0)
+
+
+def test_sets_without_variation_weigh_by_what_they_can_show():
+    """0 of 10 and 0 of 1,000: every question alike, the bound is that of 1,010; set by set, mostly that of the ten."""
+    a = [np.zeros((1, 10, 1)), np.zeros((1, 1000, 1))]
+    assert means(a)[0].high == pytest.approx(share_unseen(1010))
+    assert means(a, weighting="sets")[0].high == pytest.approx(share_unseen(1 / (0.25 / 10 + 0.25 / 1000)))
+
+
+def test_paired_seeds_takes_different_numbers_of_seeds():
+    rng = np.random.default_rng(4)
+    common = rng.random(120)
+    a = np.array([(rng.random(120) < np.clip(common + 0.2, 0, 1)).astype(float) for _ in range(3)])
+    b = np.array([(rng.random(120) < common).astype(float) for _ in range(6)])
+    found = paired_seeds(a, b)
+    assert found.mean == pytest.approx(a.mean() - b.mean())
+    assert 0 < found.low < found.mean < found.high
+    with pytest.raises(ValueError, match="seeds x problems"):
+        paired_seeds(a[0], b[0])
+
+
+def test_what_cannot_be_paired_is_named():
+    a = np.zeros((2, 5, 1))
+    with pytest.raises(ValueError, match="same problems"):
+        differences([a], [np.zeros((2, 6, 1))])
+    with pytest.raises(ValueError, match="none empty"):
+        differences([], [])
+    with pytest.raises(ValueError, match="finite"):
+        means([np.full((1, 3, 1), np.nan)])
+    with pytest.raises(ValueError, match="same seeds"):
+        means([a, np.zeros((3, 5, 1))])
+
+
+def test_share_kept():
+    rng = np.random.default_rng(5)
+    draws = rng.random(400)
+    one, many, blind = draws < 0.3, draws < 0.7, draws < 0.5
+    kept = share_kept([np.stack([one, many, one, blind], axis=1)[None].astype(float)])
+    assert kept is not None
+    assert kept.mean == pytest.approx((blind.mean() - one.mean()) / (many.mean() - one.mean()))
+    assert 0.35 < kept.low < kept.mean < kept.high < 0.65
+    assert share_kept([np.stack([one, one, one, many], axis=1)[None].astype(float)]) is None  # no rise: no share of it
+
+
+def test_coverage():
+    """How often the interval holds the true difference, over simulated experiments: with problems alone, and with eight seeds an arm.
+
+    Seeds vary by 3 points, problems by their difficulty; the truth is known because the arms' solving probabilities are.
+    """
+    rng = np.random.default_rng(6)
+    held = {1: 0, 8: 0}
+    runs = 200
+    for seeds in held:
+        for i in range(runs):
+            difficulty = rng.random(60)
+            skill_a, skill_b = (0.05 + 0.03 * rng.standard_normal(seeds) * (seeds > 1), 0.03 * rng.standard_normal(seeds) * (seeds > 1))
+            a, b = ((rng.random((seeds, 60)) < (0.1 + 0.7 * difficulty + skill[:, None])).astype(float) for skill in (skill_a, skill_b))
+            found = paired_seeds(a, b, seed=i)
+            held[seeds] += found.low <= 0.05 <= found.high
+    assert 0.90 <= held[1] / runs <= 0.985
+    assert 0.90 <= held[8] / runs <= 0.985

@@ -1,0 +1,61 @@
+"""Comparisons as tables, CSV and JSON."""
+
+import csv
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from mulligan.evaluation import Interval
+from mulligan.evaluation.comparison import Comparison, Row
+from mulligan.report.comparison import comparison_csv, comparison_tables, write_comparison
+
+
+def curve(*means, half=0.05, n=200):
+    return {k: Interval(m, m - half, m + half, n) for k, m in enumerate(means, 1)}
+
+
+COMPARISON = Comparison(
+    "single",
+    {"single": 1, "multi": 3},
+    (
+        Row("accuracy", "single", None, "one", curve(0.4, 0.42)),
+        Row("accuracy", "multi", None, "one", curve(0.41, 0.6)),
+        Row("accuracy", "multi", "single", "one", curve(0.01, 0.18)),
+        Row("accuracy", "multi", "single", "mean of sets", curve(0.02)),
+        Row("tokens", "multi", "single", "one", {1: Interval(12.5, -3.0, 1234.0, 200)}),
+    ),
+    ("one: few",),
+)
+
+
+def test_tables_show_values_differences_and_what_is_missing():
+    own, accuracy, tokens = comparison_tables(COMPARISON)
+    assert own.rows[1] == ("multi (3 seeds)", "one (200)", "41.0 [36.0, 46.0]", "60.0 [55.0, 65.0]")
+    assert accuracy.title == "Accuracy (points): difference to single"
+    assert accuracy.rows[0] == ("multi", "one (200)", "+1.0 [-4.0, +6.0]", "+18.0 [+13.0, +23.0]")
+    assert accuracy.rows[1][3] == "–"
+    assert tokens.rows[0][2] == "+12.5 [-3, +1,234]"
+    assert tokens.notes[-1] == "Warning: one: few"
+    assert "seeds resampled per arm" in tokens.notes[0]
+    assert "within each set" in tokens.notes[0]
+
+
+def test_they_print_on_a_narrow_terminal():
+    console = Console(record=True, width=80, file=io.StringIO())
+    for table in comparison_tables(COMPARISON):
+        console.print(table)
+    assert max(len(line.rstrip()) for line in console.export_text().splitlines()) <= 80
+
+
+def test_csv_and_json_hold_every_figure(tmp_path):
+    rows = list(csv.DictReader(io.StringIO(comparison_csv(COMPARISON))))
+    assert len(rows) == 2 + 2 + 2 + 1 + 1
+    assert rows[5] == {"quantity": "accuracy", "arm": "multi", "baseline": "single", "problems": "one", "k": "2", "mean": "0.18", "low": "0.13", "high": "0.22999999999999998", "n": "200"}
+    write_comparison(COMPARISON, tmp_path / "new")
+    table = json.loads((tmp_path / "new" / "compare.json").read_text())
+    assert table["rows"][2]["by_k"]["2"]["mean"] == pytest.approx(0.18)
+    assert table["arms"] == {"single": 1, "multi": 3}
+    assert "| multi | one (200) | +1.0 [-4.0, +6.0] |" in (tmp_path / "new" / "compare.md").read_text()
+    assert (tmp_path / "new" / "compare.csv").read_text() == comparison_csv(COMPARISON)

@@ -1,0 +1,131 @@
+"""What a report says first: each verdict from figures that deserve it, and the caveats that belong to it."""
+
+import numpy as np
+import pytest
+from arms_on_disk import full_evaluation, solved_with, training, write_evaluation, write_run
+
+from mulligan.evaluation import Interval
+from mulligan.evaluation.arms import read_arms
+from mulligan.report.evidence import Evidence
+from mulligan.report.headline import Findings, _sentences, _verdict, find, make_headline
+
+
+def iv(mean, half=0.04, n=200):
+    return Interval(mean, mean - half, mean + half, n)
+
+
+def findings(**changes):
+    base = {
+        "label": "multi", "place": "one", "k": 5, "first": iv(0.4), "last": iv(0.7), "rise": iv(0.3), "passed": iv(0.5), "gain": iv(0.2),
+        "rivals": {"single": iv(0.1), "untrained": iv(0.12)}, "blind": iv(-0.2), "kept": iv(0.3),
+    }  # fmt: skip
+    return Findings(**(base | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict", "tone"),
+    [
+        ({}, "The model learns from its failures", "yes"),
+        ({"rise": iv(0.02)}, "No gain from further attempts is shown", "no"),
+        ({"rise": iv(-0.1)}, "Further attempts make it worse", "no"),
+        ({"gain": iv(0.03)}, "not clearly more than by drawing again", "no"),
+        ({"gain": iv(-0.2)}, "less than drawing again would", "no"),
+        ({"gain": None}, "whether from its failures is not known", "open"),
+        ({"rivals": {"single": iv(0.1), "untrained": iv(0.01)}}, "not clearly more than every rival does", "partly"),
+        ({"blind": None}, "The model gains more than by drawing again", "partly"),
+        ({"blind": iv(-0.01)}, "not clearly by reading its failures", "partly"),
+        ({"k": 1}, "one attempt only", "open"),
+        ({"rise": None, "first": iv(0.66)}, "No gain from further attempts is shown", "no"),
+    ],
+)
+def test_verdicts(changes, verdict, tone):
+    said, how = _verdict(findings(**changes))
+    assert verdict in said
+    assert how == tone
+
+
+def test_sentences_carry_the_figures_and_say_nulls_plainly():
+    change, drawn = _sentences(findings())
+    assert change == "With 5 attempts instead of 1, multi solves 70.0 % of the questions instead of 40.0 %: +30.0 points [+26.0, +34.0]."
+    assert drawn == "Drawing 5 independent answers from the same model solves 50.0 %: the failed attempts bring +20.0 points [+16.0, +24.0] against that."
+    change, drawn = _sentences(findings(rise=iv(0.01), gain=iv(-0.01)))
+    assert "+1.0 points [-3.0, +5.0], which is not clearly different from 0." in change
+    assert "brings nothing that is clearly more, -1.0 points [-5.0, +3.0]" in drawn
+    assert "the dialogue loses -20.0 points" in _sentences(findings(gain=iv(-0.2)))[1]
+
+
+@pytest.fixture
+def two_arms(tmp_path):
+    write_run(tmp_path / "multi", metrics=training(20))
+    full_evaluation(tmp_path / "multi", n=60)
+    write_run(tmp_path / "single", attempts="fixed(1)")
+    full_evaluation(tmp_path / "single", seed=0, n=60, rates=(0.42, 0.43, 0.43, 0.44, 0.44))
+    return [str(tmp_path / "single"), str(tmp_path / "multi")]
+
+
+def test_the_head_arm_is_the_multi_attempt_one_at_its_trained_budget(two_arms):
+    evidence = Evidence(read_arms(two_arms))
+    assert (evidence.head.label, evidence.baseline.label) == ("multi", "single")
+    found = find(evidence)
+    assert found.k == 3
+    assert found.rise.mean == pytest.approx(found.last.mean - found.first.mean)
+    assert set(found.rivals) == {"single", "untrained", "the best possible sampler"}
+    assert found.kept.mean == 0.3
+    turned = Evidence(read_arms(two_arms), baseline="multi")
+    assert (turned.head.label, turned.baseline.label) == ("single", "multi")
+
+
+def test_caveats_name_what_speaks_against_it(two_arms):
+    text = "\n".join(make_headline(Evidence(read_arms(two_arms))).caveats)
+    assert "Only 60 problems" in text
+    assert "One training seed" in text
+    assert "keeps" not in text  # 30 % of the rise: not the first thing to say
+    alone = make_headline(Evidence(read_arms(two_arms[1:])))
+    assert "60 problems, one training seed" in alone.basis
+
+
+def test_a_retry_schedule_is_the_first_caveat(tmp_path):
+    full_evaluation(tmp_path / "e", n=200, keeps=0.9)
+    (first, *_) = make_headline(Evidence(read_arms([str(tmp_path / "e")]))).caveats
+    assert first.startswith("A model that cannot see its earlier attempts keeps 90.0 % [80, 100] of the rise")
+
+
+def test_what_was_not_measured_is_said(tmp_path):
+    write_evaluation(tmp_path / "e", {"s": {"solved": solved_with(np.random.default_rng(0), 200, (0.2, 0.6))}})
+    headline = make_headline(Evidence(read_arms([str(tmp_path / "e")])))
+    assert headline.tone == "open"
+    text = "\n".join(headline.caveats)
+    assert "No independent samples" in text
+    assert "No history-blind control" in text
+    assert "No rival model" in text
+    assert [tile.label for tile in headline.tiles] == ["1 attempt", "2 attempts"]
+
+
+def test_without_values_the_intervals_decide(tmp_path):
+    write_evaluation(tmp_path / "e", {"s": {"solved": {1: [0, 1] * 50, 2: [0, 1] * 49 + [1, 1]}}})
+    (tmp_path / "e" / "values.parquet").unlink()
+    headline = make_headline(Evidence(read_arms([str(tmp_path / "e")])))
+    assert headline.verdict == "No gain from further attempts is shown"
+    assert "the intervals overlap" in headline.sentences[0]
+
+
+def test_a_run_that_was_not_evaluated(tmp_path):
+    write_run(tmp_path / "r", metrics=training(20, reward=0.8))
+    headline = make_headline(Evidence(read_arms([str(tmp_path / "r")], need_evaluation=False)))
+    assert headline.verdict == "r was not evaluated"
+    assert "+0.06 over the first 2 of 20 steps and +0.78 over the last 2" in headline.sentences[1]
+    assert "mulligan eval" in headline.caveats[0]
+
+
+def test_over_seeds_and_sets(tmp_path):
+    for seed in range(3):
+        write_run(tmp_path / f"m{seed}", seed=seed)
+        full_evaluation(tmp_path / f"m{seed}", seed=seed, sets=("one", "two"))
+    evidence = Evidence(read_arms([str(tmp_path / f"m{seed}") for seed in range(3)]))
+    headline = make_headline(evidence)
+    assert headline.basis == "In brackets: 95 % intervals over 3 seeds × 400 problems of 2 sets."
+    assert "(mean of sets)" in headline.sentences[0]
+    assert any("3 training seeds: intervals over so few are too narrow" in text for text in headline.caveats)
+    found = find(evidence)
+    assert found.kept.mean == pytest.approx(0.3, abs=0.1)  # computed from the values, not from one seed's eval.json
+    assert found.kept.width > 0

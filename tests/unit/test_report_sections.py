@@ -1,0 +1,190 @@
+"""The parts of a report: what each shows of full, joined, small and old evaluations, and the page's data."""
+
+import base64
+import gzip
+import json
+import re
+
+import numpy as np
+import pytest
+from arms_on_disk import full_evaluation, solved_with, training, write_evaluation, write_run
+
+from mulligan.errors import ConfigError
+from mulligan.evaluation.arms import read_arms
+from mulligan.report.evidence import Evidence
+from mulligan.report.html import write_report
+from mulligan.report.sections import evaluation_sections
+from mulligan.report.training import MOST_POINTS, training_sections
+
+
+def sections_of(*folders, baseline=None):
+    evidence = Evidence(read_arms([str(f) for f in folders], need_evaluation=False), baseline)
+    return {s.id: s for s in (*evaluation_sections(evidence), *training_sections(evidence))}
+
+
+def curves(section, chart=0, panel=0):
+    return {c.label: c for c in section.charts[chart].panels[panel].curves}
+
+
+@pytest.fixture
+def arms(tmp_path):
+    """Three seeds of a multi-attempt arm and one single-turn run, each on two sets, with evaluations on the way."""
+    for seed in range(3):
+        write_run(tmp_path / f"multi{seed}", seed=seed, metrics=training(6 + seed, reward=0.5 + 0.1 * seed))
+        full_evaluation(tmp_path / f"multi{seed}", seed=seed, sets=("one", "two"))
+        for step in (2, 4):
+            full_evaluation(tmp_path / f"multi{seed}" / f"eval_{step:06d}", seed=seed, sets=("one",), rates=(0.1 * step, 0.15 * step, 0.2 * step))
+    write_run(tmp_path / "single", attempts="fixed(1)", metrics=training(9), command=["/usr/bin/mulligan", "train", "a b.toml"])
+    full_evaluation(tmp_path / "single", seed=7, sets=("one", "two"), rates=(0.42, 0.43, 0.43, 0.44, 0.44))
+    return [tmp_path / name for name in ("multi0", "multi1", "multi2", "single")]
+
+
+def test_every_section_of_a_full_report(arms):
+    found = sections_of(*arms)
+    assert list(found) == ["accuracy", "gain", "difference", "controls", "tokens", "attempts", "power", "training", "progress", "runs"]
+    assert not any(s.missing for s in found.values())
+    names = [chart.name for s in found.values() for chart in s.charts]
+    assert names == [
+        "accuracy", "accuracy_by_set", "gain", "difference", "controls", "equal_tokens", "success", "repeats", "missing", "training_reward", "training", "accuracy_by_step",
+    ]  # fmt: skip
+
+
+def test_accuracy_has_both_means_the_sets_and_the_ceilings(arms):
+    section = sections_of(*arms)["accuracy"]
+    first, by_set = section.charts
+    assert [panel.title for panel in first.panels] == ["mean of sets", "all questions"]
+    assert [panel.title for panel in by_set.panels] == ["one", "two"]
+    assert first.panels[0].trained == 3
+    shown = curves(section, 1)
+    assert list(shown) == ["multi", "multi: pass@k", "single", "single: pass@k", "best possible", "best independent sampling"]
+    assert shown["best possible"].points[3].mean == pytest.approx(0.8)
+    assert shown["multi"].points[5].n == 200
+    assert shown["multi"].colour == shown["multi: pass@k"].colour != shown["single"].colour
+
+
+def test_gain_is_set_against_every_rival(arms):
+    section = sections_of(*arms)["gain"]
+    own, rivals = section.charts[0].panels
+    assert [c.label for c in own.curves] == ["multi", "single"]
+    assert [c.label for c in rivals.curves] == ["− pass@k of multi itself", "− pass@k of single", "− pass@k of the best possible sampler"]
+    (table,) = section.tables
+    assert ("one", "multi − single's") in [row[:2] for row in table.rows]
+    alone = sections_of(arms[0])["gain"]  # one seed alone: the rivals of its own evaluation count as well
+    assert [c.label for c in alone.charts[0].panels[1].curves] == ["− pass@k of multi0 itself", "− pass@k of the best possible sampler"]
+    assert ("one", "multi0 − untrained's") in [row[:2] for row in alone.tables[0].rows]
+
+
+def test_controls_and_false_wrong(arms):
+    section = sections_of(*arms)["controls"]
+    conditions = curves(section)
+    assert list(conditions) == ["normal", "sees no earlier attempt", "not told that it was wrong"]
+    rows = {row[:3]: row for row in section.tables[0].rows}
+    assert rows["one", "multi", "sees no earlier attempt"][3] == "3"
+    kept = float(rows["one", "multi", "sees no earlier attempt"][6].split(" ")[0])
+    assert kept == pytest.approx(30, abs=10)
+    assert rows["one", "single", "not told that it was wrong"][6] == "–"
+    assert section.tables[1].rows[0][:4] == ("one", "multi", "120 of 240", "50.0 [50.0, 50.0]")
+
+
+def test_attempts_tokens_and_power(arms):
+    found = sections_of(*arms)
+    table = found["attempts"].tables[0]
+    assert dict(zip(table.headers, table.rows[0], strict=True))["attempts used"] == "2.5 [2.5, 2.5]"
+    assert "lowest and the highest" in table.notes[0]
+    assert [c.name for c in found["attempts"].charts] == ["success", "repeats", "missing"]  # nothing was cut: no figure of it
+    assert found["tokens"].tables[0].rows[1][:5] == ("one", "multi", "2", "20", "5")
+    assert "one: 200 problems show a rise of 9.9 points or more; 3 points would need 2,181, 5 points 785." in found["power"].text
+
+
+def test_training_is_a_mean_over_seeds_with_its_range(arms):
+    found = sections_of(*arms)
+    multi = curves(found["training"])["multi"].points
+    assert sorted(multi) == [1, 2, 3, 4, 5, 6]  # as far as every seed went; the warm-up is no training step
+    assert (multi[6].mean, multi[6].low, multi[6].high) == pytest.approx((np.mean([0.5, 0.6 * 6 / 7, 0.7 * 6 / 8]), 0.5, 0.525), abs=1e-6)
+    titles = [p.title for p in found["training"].charts[1].panels]
+    assert titles == ["Solved in training", "Solved at the first attempt", "Attempts used", "Length", "Missing or cut answers", "Entropy", "KL of an update", "Time per step"]
+    missing = next(p for p in found["training"].charts[1].panels if p.title == "Missing or cut answers")
+    assert missing.curves[0].points[1].mean == pytest.approx(0.15)
+    progress = found["progress"].charts[0].panels
+    assert [p.title for p in progress] == ["one, 1 attempt", "one, 3 attempts"]
+    assert sorted(progress[1].curves[0].points) == [2, 4]
+
+
+def test_long_training_is_shown_in_stretches(tmp_path):
+    write_run(tmp_path / "r", metrics=training(1000, reward=1.0))
+    section = sections_of(tmp_path / "r")["training"]
+    points = curves(section)["r"].points
+    assert len(points) <= MOST_POINTS
+    assert points[7].mean == pytest.approx(np.mean([(s + 1) / 1000 for s in range(7)]))
+    assert "Means over 7 steps each" in section.charts[0].caption
+
+
+def test_runs_say_how_to_repeat_them(arms):
+    tables = {t.title: t for t in sections_of(*arms)["runs"].tables}
+    assert [row[:3] for row in tables["Runs"].rows] == [("multi", "0", "6"), ("multi", "1", "7"), ("multi", "2", "8"), ("single", "0", "9")]
+    assert tables["Commands (of each arm's first seed)"].rows[1] == ("single", "mulligan train 'a b.toml'")
+    assert tables["Settings that differ between the arms"].rows == (("attempts", "uniform(1,3)", "fixed(1)"),)
+    assert "greedy, 20 samples, seed 0" in tables["Evaluations"].rows[0][3]
+    assert len(tables["Machines and versions"].rows) == 1
+
+
+def test_a_small_evaluation_says_what_to_run(tmp_path):
+    write_evaluation(tmp_path / "e", {"s": {"solved": solved_with(np.random.default_rng(0), 30, (0.2, 0.6))}})
+    found = sections_of(tmp_path / "e")
+    assert set(found) == {"accuracy", "gain", "controls", "runs"}
+    assert "--samples" in found["gain"].missing
+    assert "--controls" in found["controls"].missing
+
+
+def test_an_old_evaluation_without_values_is_shown_and_not_paired(tmp_path):
+    for name in ("a", "b"):
+        full_evaluation(tmp_path / name, seed=1)
+        (tmp_path / name / "values.parquet").unlink()
+    found = sections_of(tmp_path / "a", tmp_path / "b")
+    assert curves(found["accuracy"])["a"].points[1].mean == pytest.approx(0.4, abs=0.1)
+    assert "values.parquet" in found["difference"].missing
+    assert found["gain"].charts[0].panels[0].curves
+
+
+def test_many_arms_hide_most_pass_curves_at_first(tmp_path):
+    for i in range(5):
+        write_run(tmp_path / f"arm{'abcde'[i]}", optimizer__lr=1e-5 * (i + 1), attempts="fixed(1)" if i == 4 else "uniform(1,3)")
+        full_evaluation(tmp_path / f"arm{'abcde'[i]}", seed=i)
+    shown = curves(sections_of(*sorted(tmp_path.iterdir()))["accuracy"])
+    assert [label for label, c in shown.items() if c.hidden] == ["armb: pass@k", "armc: pass@k", "armd: pass@k"]
+
+
+def page_data(text):
+    packed = re.search(r'id="page-data">([^<]*)<', text)
+    assert packed
+    return json.loads(gzip.decompress(base64.b64decode(packed[1])))
+
+
+def test_the_page_and_its_files(arms, tmp_path):
+    headline = write_report(read_arms([str(a) for a in arms]), tmp_path / "r.html", tmp_path / "r_files", title="Trial")
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    data = page_data(text)
+    assert data["headline"]["verdict"] == headline.verdict
+    assert data["title"] == "Trial"
+    assert [(arm["label"], arm["seeds"]) for arm in data["arms"]] == [("multi", 3), ("single", 1)]
+    assert any("fewer than 5 seeds" in warning for warning in data["warnings"])
+    assert any("a warning of the evaluation" in warning for warning in data["warnings"])
+    assert len(text) < 400_000
+    names = {chart["name"] for section in data["sections"] for chart in section["charts"]}
+    assert {p.name for p in (tmp_path / "r_files").iterdir()} == {f"{name}.{kind}" for name in names for kind in ("png", "svg", "csv")}
+
+
+def test_text_from_a_run_is_never_markup(tmp_path):
+    hostile = '</script><script>alert(1)</script><img src=x onerror=alert(2)>\u202e"\x00'
+    write_run(tmp_path / "r", name=hostile, metrics=training(3), command=["mulligan", hostile])
+    full_evaluation(tmp_path / "r", sets=(hostile,))
+    write_report(read_arms([f"{hostile.replace('=', '')}={tmp_path / 'r'}"]), tmp_path / "r.html", tmp_path / "files")
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "alert(1)" not in text.replace("&lt;script&gt;alert(1)&lt;/script&gt;", "")
+    assert text.count("<script") == 2  # the data and the page's own
+    assert page_data(text)["arms"][0]["label"] == hostile.replace("=", "")
+
+
+def test_an_unknown_baseline_is_named(arms):
+    with pytest.raises(ConfigError, match="--baseline nothing"):
+        Evidence(read_arms([str(a) for a in arms]), "nothing")
