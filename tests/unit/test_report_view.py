@@ -287,7 +287,7 @@ def test_another_tokenizer_is_not_believed(chat, tokenizers, tmp_path):
 
 def test_an_evaluation_finds_the_tokenizer_of_its_model(run, chat, tmp_path):
     (tmp_path / "dialogues.parquet").write_bytes((run / "dialogues.parquet").read_bytes())
-    (tmp_path / "eval.json").write_text('{"model": "%s", "problem_sets": {}}' % run)
+    (tmp_path / "eval.json").write_text(f'{{"model": "{run}", "problem_sets": {{}}}}')
     rows = read_rollouts(tmp_path / "dialogues.parquet")
     assert find_words(tmp_path, rows).name == str(run / "model")
     assert find_words(run / "rollouts" / "step_000001.parquet", rows).name == str(run / "model")
