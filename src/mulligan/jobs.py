@@ -75,7 +75,7 @@ def train_jobs(jobs: list[Job], report: Report) -> dict[str, Any]:
             train(recipe, job.folder, resume=RunFolder.holds_run(job.folder), display=JobDisplay(job.name, recipe, report))
         if recipe.problems.eval:
             figures[job.name] = read_figures(job.folder)
-        report(job.name, 1.0, "done")
+        report(job.name, 1.0, "done" if recipe.problems.eval else "trained")
     return figures
 
 

@@ -7,6 +7,7 @@ each seed is one run of `mulligan train`, then evaluated like its rivals; what i
 from __future__ import annotations
 
 import json
+import sys
 import time
 import tomllib
 from collections.abc import Callable, Sequence
@@ -232,7 +233,7 @@ def write_results(experiment: Experiment, runs: Sequence[ArmRun], out: Path) -> 
     seeds = {arm: [run.seed for run in found] for arm, found in by_arm.items()}
     rows = [dict(zip(table.headers, row, strict=True)) for row in table.rows]
     (out / "results.json").write_text(json.dumps({"title": experiment.title, "seeds": seeds, "facts": facts, "headline": headline.to_json(), "arms": rows}, indent=1), encoding="utf-8")
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 180)
     console.print(table)
     for sentence in (headline.verdict + ".", *headline.sentences, *headline.caveats):
         console.print(sentence, highlight=False)
