@@ -36,7 +36,7 @@ def run(settings: Settings) -> Result:
         rounds = [look(browser, folder / "view.html") for _ in range(settings.rounds + 1)][1:]  # the first one starts the browser's processes
         version = browser.version
         browser.close()
-    table = Table(f"{dialogues:,} dialogues of three attempts with {tokens} tokens each, {size / 1e6:.1f} MB", ["seconds", "median (range)"])
+    table = Table(f"{dialogues:,} dialogues of up to three attempts with {tokens} tokens each, {size / 1e6:.1f} MB", ["seconds", "median (range)"])
     table.add("make the page", spread(made, 2))
     for name, key in (("open it: list and first dialogue", "open"), ("the last dialogue, in tokens", "tokens"), ("search all texts", "search")):
         table.add(name, spread([r[key] for r in rounds], 3))
