@@ -270,14 +270,58 @@ class LogConfig(Section):
     tensorboard: bool = False
 
 
+ControlName = Literal["history_blind", "verdict_hidden", "random_verdict", "other_history", "false_wrong"]
+CONTROLS: tuple[ControlName, ...] = get_args(ControlName)
+"""What an evaluation can change about a dialogue, to see what the failed attempts brought."""
+
+MOST_ATTEMPTS = 1000
+
+
+def parse_controls(text: str) -> tuple[ControlName, ...]:
+    """`all`, `none`, or names with commas, in the order of CONTROLS. Raises ValueError naming the unknown ones, with the nearest known name."""
+    if text.strip() in ("all", "none", ""):
+        return CONTROLS if text.strip() == "all" else ()
+    names = [part.strip() for part in text.split(",")]
+    faults = []
+    for name in names:
+        if name not in CONTROLS:
+            near = difflib.get_close_matches(name, CONTROLS, n=1, cutoff=0.5)
+            faults.append(f"{name!r} is not known; " + (f"did you mean {near[0]!r}?" if near else f"use all, or some of {', '.join(CONTROLS)}"))
+    if faults:
+        raise ValueError("\n".join(faults))
+    return tuple(name for name in CONTROLS if name in names)
+
+
+def default_attempts(trained: int) -> str:
+    """Numbers of attempts to evaluate with, where none are given: 1 to the largest budget of training, and two more than that."""
+    beyond = min(trained + 2, MOST_ATTEMPTS)
+    return (f"1-{trained}" if trained > 1 else "1") + (f",{beyond}" if beyond > trained else "")
+
+
 class EvalConfig(Section):
     """What the run evaluates at its end (and every `train.eval_every` steps)."""
 
-    attempts: str = "1-5"
-    samples: int = Field(default=0, ge=0, description="independent samples per problem for pass@k; 0: none")
+    attempts: str | None = Field(default=None, description="numbers of attempts to allow, e.g. 1-7; None: 1 to the largest budget of training, and that plus 2")
+    samples: int = Field(default=0, ge=0, description="independent samples per problem and temperature for pass@k (4 per attempt are enough); 0: none")
     temperature: float = Field(default=0.0, ge=0)
-    sample_temperature: float = Field(default=1.0, gt=0, description="of the pass@k samples")
+    temperatures: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(1.0,), description="of the pass@k samples; with several, each problem's is chosen on other problems")
+    controls: Annotated[tuple[ControlName, ...], BeforeValidator(lambda value: parse_controls(value) if isinstance(value, str) else value)] = Field(default=(), description="all, or names: history_blind, verdict_hidden, random_verdict, other_history, false_wrong")
     limit: int = Field(default=200, ge=0, description="0: all")
+
+    @field_validator("temperatures")
+    @classmethod
+    def _some_temperature(cls, temperatures: tuple[float, ...]) -> tuple[float, ...]:
+        if not temperatures:
+            raise ValueError("give at least one, e.g. [1.0]")
+        return temperatures
+
+    @model_validator(mode="before")
+    @classmethod
+    def _earlier_name(cls, table: Any) -> Any:
+        """Run folders of before there were several temperatures hold `sample_temperature`."""
+        if isinstance(table, dict) and "sample_temperature" in table and "temperatures" not in table:
+            return {key: value for key, value in table.items() if key != "sample_temperature"} | {"temperatures": [table["sample_temperature"]]}
+        return table
 
 
 class Recipe(Section):
@@ -305,6 +349,11 @@ class Recipe(Section):
         if self.loss.importance_cap is None:
             return 2.0 if self.sampling.rollout_precision == "int8" else 0.0
         return self.loss.importance_cap
+
+    @property
+    def eval_attempts(self) -> str:
+        """The numbers of attempts that the run is evaluated with."""
+        return default_attempts(self.attempts.max_attempts) if self.eval.attempts is None else self.eval.attempts
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:

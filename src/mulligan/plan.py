@@ -13,14 +13,14 @@ from typing import TypeVar
 from mulligan.chat import Chat
 from mulligan.config import EvalConfig, Recipe
 from mulligan.errors import ConfigError, ContextOverflow, DataError, MulliganError
-from mulligan.evaluation import Evaluation, evaluate, parse_attempts, write_evaluation
+from mulligan.evaluation import Evaluation, Rival, control_faults, evaluate, parse_attempts, write_evaluation
 from mulligan.grading import Grader, make_grader
 from mulligan.learning.logits import most_logits
 from mulligan.model import autocast_of, check_int8, context_and_parameters, load_tokenizer, resolve_device
 from mulligan.model.tiny import tiny_tokenizer
-from mulligan.protocol import Protocol
+from mulligan.protocol import FEEDBACK_MODES, Protocol
 from mulligan.rollout import Player
-from mulligan.tasks import ProblemSet, SetAside, demonstrator, grade_answer, load_problems, self_check
+from mulligan.tasks import ProblemSet, SetAside, ceilings, demonstrator, grade_answer, load_problems, self_check
 from mulligan.types import Problem, Rollout, VerdictKind
 from mulligan.warmup import read_dialogues
 
@@ -87,25 +87,62 @@ class Plan:
         return 4 * (copies * self.parameters + logits + activations + cache)
 
     def evaluate(self, player: Player, folder: Path, *, model: str, on_done: Callable[[Rollout], None] | None = None) -> dict[str, float]:
-        """Evaluate on the recipe's eval sets, write `eval.json` and the dialogues; returns the accuracies for the metrics.
-        `model` is what eval.json calls it."""
-        evaluations = [evaluate_set(player, s, self.recipe.eval, seed=self.recipe.seed, on_done=on_done) for s in self.eval_sets]
+        """Evaluate on the recipe's eval sets, write `eval.json`, the problems' values and the dialogues; returns the accuracies for the
+        metrics. `model` is what eval.json calls it."""
+        recipe = self.recipe
+        budgets = parse_attempts(recipe.eval_attempts)
+        evaluations = [
+            evaluate_set(player, s, recipe.eval, budgets, seed=recipe.seed, trained_attempts=recipe.attempts.max_attempts, on_done=on_done)
+            for s in self.eval_sets
+        ]
         write_evaluation(folder, evaluations, model=model)
         return {f"{e.name}/accuracy@{k}": interval.mean for e in evaluations for k, interval in e.accuracy.items()}
 
 
-def evaluate_set(player: Player, problems: ProblemSet, config: EvalConfig, *, seed: int, on_done: Callable[[Rollout], None] | None = None) -> Evaluation:
+def evaluate_set(
+    player: Player,
+    problems: ProblemSet,
+    config: EvalConfig,
+    budgets: Sequence[int],
+    *,
+    seed: int,
+    top_p: float = 1.0,
+    one_pass: bool = False,
+    trained_attempts: int | None = None,
+    rivals: Sequence[Rival] = (),
+    on_done: Callable[[Rollout], None] | None = None,
+) -> Evaluation:
+    """Evaluate on one problem set with `budgets` attempts, beside the ceilings that its task has under the player's feedback."""
     return evaluate(
         player,
         problems,
         name=problems.source,
-        attempts=parse_attempts(config.attempts),
+        attempts=budgets,
         samples=config.samples,
         temperature=config.temperature,
-        sample_temperature=config.sample_temperature,
+        temperatures=config.temperatures,
+        top_p=top_p,
+        one_pass=one_pass,
+        controls=config.controls,
         seed=seed,
+        trained_attempts=trained_attempts,
+        ceilings=ceilings(problems, budgets, shown=shown_fields(player.protocol)),
+        rivals=rivals,
         on_done=on_done,
     )
+
+
+def check_evaluation(recipe: Recipe) -> None:
+    """Raises ConfigError: the numbers of attempts cannot be read, or are too few for the controls."""
+    if faults := control_faults(recipe.eval.controls, parse_attempts(recipe.eval_attempts)):
+        raise ConfigError([f"eval: {fault}" for fault in faults])
+
+
+def shown_fields(protocol: Protocol) -> frozenset[str] | None:
+    """The verdict's fields that feedback can show; None where a function writes it, which may show any."""
+    feedback = protocol.config.feedback
+    written = feedback not in FEEDBACK_MODES and "{" not in feedback and not any(c.isspace() for c in feedback)
+    return None if written else frozenset(protocol.feedback_fields)
 
 
 def make_plan(recipe: Recipe) -> Plan:
@@ -126,7 +163,7 @@ def make_plan(recipe: Recipe) -> Plan:
 
     protocol = attempt(lambda: Protocol(recipe.protocol, recipe.attempts, recipe.reward))
     grader = attempt(lambda: make_grader(recipe.grader))
-    attempt(lambda: parse_attempts(recipe.eval.attempts))
+    attempt(lambda: check_evaluation(recipe))
     shape = attempt(lambda: context_and_parameters(recipe.model))
     # Where there is no usable model there is no tokenizer to look for, unless it has a place of its own.
     chat = attempt(lambda: light_chat(recipe)) if shape or recipe.model.tokenizer else None

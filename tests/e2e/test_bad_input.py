@@ -234,6 +234,24 @@ def test_evaluating_with_no_attempts(run: Callable[..., Result]) -> None:
     assert "a budget of 0 attempts allows no answer" in line
 
 
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        (["--temperatures", "0.6,warm"], "--temperatures 0.6,warm: write numbers with commas, e.g. 0.6,0.8,1.0,1.2"),
+        (["--temperatures", "0,1"], "--temperatures 0,1: greedy samples are all alike and say nothing of pass@k; give temperatures above 0"),
+        (["--controls", "history_blnd"], "--controls: 'history_blnd' is not known; did you mean 'history_blind'?"),
+        (["--controls", "all", "--attempts", "1"], "controls change what a second attempt sees: evaluate with 2 attempts or more, or without controls"),
+        (["--rival", "single"], "--rival single: write LABEL=FOLDER, with the folder of its evaluation"),
+        (["--rival", "single=nowhere"], "nowhere/values.parquet: no such file; evaluate with this version first (mulligan eval ... --out FOLDER)"),
+    ],
+)
+def test_evaluation_options_that_cannot_be(run: Callable[..., Result], options: list[str], fault: str) -> None:
+    write_problems("p.jsonl", {"question": "1+1?", "answer": "2"})
+    Path("nowhere").mkdir()
+    assert one_line(run("eval", model_folder(), "--problems", "p.jsonl", "--out", "out", *options)) == fault
+    assert not Path("out").exists()
+
+
 def test_arms_that_contradict_each_other(run: Callable[..., Result]) -> None:
     assert "contradict" in one_line(run("train", write_recipe(), "--baseline", "--both-arms"))
     assert "drop either" in one_line(run("train", write_recipe(), "--baseline", "attempts=fixed(2)"))

@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from tiny_runs import CountingDisplay, Killed, KillingDisplay, metrics_of, rollouts_of, tiny, weights_of
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mulligan.checkpoint import load
-from mulligan.cli import _eval_recipe, main
-from mulligan.config import dump_recipe, parse_recipe
+from mulligan.cli import _arms, _eval_recipe, _single_turn, main
+from mulligan.config import CONTROLS, dump_recipe, parse_recipe
 from mulligan.display import Display
 from mulligan.errors import ConfigError, GraderError, RunError
+from mulligan.evaluation import read_values
 from mulligan.train import train
 from mulligan.types import Problem, Verdict, VerdictKind
 
@@ -40,7 +42,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, counted: CountingDisplay)
 
 def test_every_part_is_there(finished: Path):
     names = {path.name for path in finished.iterdir()}
-    assert names == {"recipe.json", "manifest.json", "metrics.jsonl", "rollouts", "checkpoints", "initial_model", "model", "eval.json", "dialogues.parquet"}
+    assert names == {"recipe.json", "manifest.json", "metrics.jsonl", "rollouts", "checkpoints", "initial_model", "model", "eval.json", "values.parquet", "dialogues.parquet"}
     assert sorted(p.name for p in (finished / "rollouts").iterdir()) == [f"step_{i:06d}.parquet" for i in range(4)]
     assert sorted(p.name for p in (finished / "checkpoints").iterdir()) == ["step_000006", "step_000008"], "the two newest of 3, 6 and 8"
 
@@ -370,6 +372,47 @@ def test_eval_of_a_run(finished: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert figures["starved"]["6"] == 1
     (aside,) = [json.loads(line) for line in (tmp_path / "out" / "set_aside.jsonl").read_text().splitlines()]
     assert "'x y' does not pass its own grader" in aside["reason"]
+
+
+def test_eval_goes_beyond_training_and_sets_rivals_beside(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Without --attempts: 1 to the largest budget of training, and two more; the run's own evaluation serves as the rival."""
+    arguments = ["--samples", "3", "--temperatures", "0.5,1.5", "--rival", f"itself={finished}", "--out", str(tmp_path / "out")]
+    assert main(["eval", str(finished), *arguments, "protocol.max_dialogue_tokens=60"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for part in ("Trained with up to 3 attempts: k = 5 is beyond training", "at equal tokens", "itself: pass@k", "best possible", "each of temperatures 0.5, 1.5"):
+        assert part in said, part
+    (figures,) = json.loads((tmp_path / "out" / "eval.json").read_text())["problem_sets"].values()
+    assert figures["accuracy"].keys() == set("1235")
+    assert (figures["trained_attempts"], figures["rise"]) == (3, [1, 3])
+    assert figures["pass_temperatures"].keys() == {"0.5", "1.5"}
+    assert figures["ceilings"]["best possible"] == {"1": 0.25, "2": 0.75, "3": 1.0, "5": 1.0}, "bisection of four numbers: the feedback shows the hint"
+    own = json.loads((finished / "eval.json").read_text())["problem_sets"][figures["name"]]
+    assert figures["rivals"]["itself"]["pass_at_k"] == own["pass_at_k"]
+    assert figures["rivals"]["itself"]["gain"]["2"]["mean"] == pytest.approx(figures["accuracy"]["2"]["mean"] - own["pass_at_k"]["2"]["mean"])
+    values = read_values(tmp_path / "out")[figures["name"]]
+    assert values.quantities["solved"][5].mean() == pytest.approx(figures["accuracy"]["5"]["mean"])
+
+
+def test_eval_with_controls(finished: Path, tmp_path: Path):
+    """Every control is really played, with the run's own model."""
+    pytest.importorskip("mulligan.conditions")
+    assert main(["eval", str(finished), "--attempts", "1-3", "--controls", "all", "--out", str(tmp_path), "protocol.max_dialogue_tokens=60"]) == 0
+    (figures,) = json.loads((tmp_path / "eval.json").read_text())["problem_sets"].values()
+    assert figures["controls"].keys() == set(CONTROLS) - {"false_wrong"}
+    assert figures["false_wrong"].keys() == {"kept", "returned"}
+    stages = pq.read_table(tmp_path / "dialogues.parquet", columns=["stage"]).column("stage").to_pylist()
+    assert {s: stages.count(s) for s in set(stages)} == {"attempts": 12, "false_wrong": 4} | {c: 12 for c in CONTROLS if c != "false_wrong"}
+    # a first attempt has no history and no verdict yet: no control can change it
+    assert all(control["difference"]["1"]["mean"] == 0 for control in figures["controls"].values())
+
+
+def test_the_two_arms_are_evaluated_alike(tmp_path: Path):
+    path = tmp_path / "r.toml"
+    path.write_text('attempts = "uniform(1,4)"\n[model]\npath = "tiny:"\n[problems]\ntrain = "builtin:guess"\n')
+    multi, single = _arms(path, [], True).values()
+    assert (multi.attempts.max_attempts, single.attempts.max_attempts) == (4, 1)
+    assert multi.eval_attempts == single.eval_attempts == _single_turn(path, []).eval_attempts == "1-4,6"
+    assert _single_turn(path, ["eval.attempts='3'"]).eval_attempts == "3"
 
 
 def test_eval_takes_a_recipes_tokenizer_and_its_revision_for_its_own_model_alone(tmp_path: Path):

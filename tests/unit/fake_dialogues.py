@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from mulligan.sampling import SamplingParams
 from mulligan.types import Attempt, Group, Problem, Rollout, StopReason, Transcript, Verdict, VerdictKind
@@ -43,19 +43,43 @@ def rollout(p: Problem, script: Sequence[str], *, budget: int | None = None, ste
     return Rollout(p, transcript, tuple(attempts), budget or max(1, len(script)), rewards, step, index, policy_version=3, error=error)
 
 
-class FakePlayer:
-    """`script(i, k, g)` gives the outcomes of rollout g of problem i under budget k (already ended where it should end)."""
+Script = Callable[[int, int, int], Sequence[str]]
 
-    def __init__(self, script: Callable[[int, int, int], Sequence[str]], errors: Sequence[int] = ()):
-        self.script, self.errors = script, errors
+
+class FakePlayer:
+    """`script(i, k, g)` gives the outcomes of rollout g of problem i under budget k (already ended where it should end); `conditions` the
+    scripts of controls, where they differ. What the call asked for is in `calls[-1]` while the script runs."""
+
+    def __init__(self, script: Script, errors: Sequence[int] = (), conditions: Mapping[str, Script] | None = None):
+        self.script, self.errors, self.conditions = script, errors, conditions or {}
         self.calls: list[dict] = []
 
-    def play(self, problems, *, seed, step, group_size=1, budget=None, params: SamplingParams, stage="train", on_done=None):
-        self.calls.append({"seed": seed, "step": step, "group_size": group_size, "budget": budget, "params": params, "stage": stage})
+    @property
+    def temperature(self) -> float:
+        """Of the call that is being answered."""
+        return self.calls[-1]["params"].temperature
+
+    def play(
+        self,
+        problems,
+        *,
+        seed,
+        step,
+        group_size=1,
+        budget=None,
+        params: SamplingParams,
+        stage="train",
+        on_done=None,
+        condition="normal",
+        donors=(),
+    ):
+        call = {"seed": seed, "step": step, "group_size": group_size, "budget": budget, "params": params, "stage": stage}
+        self.calls.append(call | {"condition": condition, "donors": tuple(donors)})
+        script = self.conditions.get(condition, self.script)
         groups = []
         for i, p in enumerate(problems):
             made = [
-                rollout(p, self.script(i, budget, g), budget=budget, step=step, index=g, error="too long" if i in self.errors else None)
+                rollout(p, script(i, budget, g), budget=budget, step=step, index=g, error="too long" if i in self.errors else None)
                 for g in range(group_size)
             ]
             for r in made:

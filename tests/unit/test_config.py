@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mulligan.cli import to_toml
-from mulligan.config import AttemptBudget, Recipe, apply_overrides, dump_recipe, load_recipe, parse_recipe
+from mulligan.config import AttemptBudget, Recipe, apply_overrides, default_attempts, dump_recipe, load_recipe, parse_recipe
 from mulligan.errors import ConfigError
+from mulligan.evaluation import parse_attempts
 
 SMALLEST: dict[str, Any] = {"model": {"path": "tiny:"}, "problems": {"train": "builtin:guess"}}
 TEXT = '[model]\npath = "tiny:"\n[problems]\ntrain = "builtin:guess"\n'
@@ -287,3 +288,45 @@ def test_8_bit_rollouts_come_with_importance_weights() -> None:
     assert parse_recipe(base | {"sampling": {"rollout_precision": "int8"}, "loss": {"importance_cap": 1.5}}).importance_cap == 1.5
     with pytest.raises(ConfigError, match=r"set loss\.importance_cap above 0"):
         parse_recipe(base | {"sampling": {"rollout_precision": "int8"}, "loss": {"importance_cap": 0}})
+
+
+# -------------------------------------------------------------------------------------------------------------- evaluation
+
+
+@pytest.mark.parametrize(("trained", "text"), [(1, "1,3"), (2, "1-2,4"), (5, "1-5,7"), (999, "1-999,1000"), (1000, "1-1000")])
+def test_evaluation_goes_two_attempts_beyond_training(trained: int, text: str) -> None:
+    assert default_attempts(trained) == text
+    assert max(parse_attempts(text)) == min(trained + 2, 1000)
+    assert parse_recipe(SMALLEST | {"attempts": f"fixed({trained})"}).eval_attempts == text
+
+
+def test_evaluation_as_it_is_asked_for() -> None:
+    assert parse_recipe(SMALLEST | {"eval": {"attempts": "1,2"}}).eval_attempts == "1,2"
+    plain = parse_recipe(SMALLEST).eval
+    assert (plain.samples, plain.temperatures, plain.controls) == (0, (1.0,), ()), "a run's evaluation is as cheap as can be unless more is asked for"
+    every = parse_recipe(SMALLEST | {"eval": {"controls": "all", "temperatures": [0.6, 1.2]}}).eval
+    assert every.controls == ("history_blind", "verdict_hidden", "random_verdict", "other_history", "false_wrong")
+    assert every.temperatures == (0.6, 1.2)
+    assert parse_recipe(SMALLEST | {"eval": {"controls": "false_wrong, history_blind,false_wrong"}}).eval.controls == ("history_blind", "false_wrong")
+    assert parse_recipe(SMALLEST | {"eval": {"controls": ["verdict_hidden"]}}).eval.controls == ("verdict_hidden",)
+    assert parse_recipe(SMALLEST | {"eval": {"controls": "none"}}).eval.controls == ()
+
+
+@pytest.mark.parametrize(
+    ("table", "fault"),
+    [
+        ({"controls": "history_blnd"}, "eval.controls: 'history_blnd' is not known; did you mean 'history_blind'?"),
+        ({"controls": "x"}, "eval.controls: 'x' is not known; use all, or some of history_blind, verdict_hidden"),
+        ({"controls": ["false_wrnog"]}, "eval.controls.0: 'false_wrnog' is not known; use 'history_blind'"),
+        ({"temperatures": [0.0]}, "eval.temperatures.0: Input should be greater than 0"),
+        ({"temperatures": []}, "eval.temperatures: give at least one, e.g. [1.0]"),
+    ],
+)
+def test_faults_of_the_evaluation(table: dict[str, Any], fault: str) -> None:
+    (found,) = faults_of({"eval": table})
+    assert found.startswith(f"r.toml: {fault}")
+
+
+def test_runs_of_before_there_were_several_temperatures_can_be_read() -> None:
+    assert parse_recipe(SMALLEST | {"eval": {"sample_temperature": 0.7}}).eval.temperatures == (0.7,)
+    assert any("unknown key 'eval.sample_temperature'" in fault for fault in faults_of({"eval": {"sample_temperature": 0.7, "temperatures": [1.0]}}))

@@ -101,7 +101,7 @@ def test_pass_at_k_beside_accuracy():
     def is_samples(p):
         return p.calls[-1]["group_size"] == 4
 
-    result = evaluate(player, PROBLEMS, name="ten", attempts=(1, 2, 3), samples=4, sample_temperature=0.8, seed=1)
+    result = evaluate(player, PROBLEMS, name="ten", attempts=(1, 2, 3), samples=4, temperatures=(0.8,), seed=1)
     last = player.calls[-1]
     assert (last["budget"], last["group_size"], last["step"], last["params"]) == (1, 4, 0, SamplingParams(0.8, 1.0))
     expected = {k: sum(1 - math.comb(4 - c, k) / math.comb(4, k) for c in correct) / 10 for k in (1, 2, 3)}
@@ -240,9 +240,9 @@ def test_a_problem_set_brings_source_and_set_aside():
 def test_bad_settings_are_all_named_before_anything_is_played():
     player = FakePlayer(scripted)
     with pytest.raises(ConfigError) as caught:
-        evaluate(player, PROBLEMS, name="x", attempts=(0, 1), samples=4, sample_temperature=0.0, temperature=-1, top_p=0.0)
+        evaluate(player, PROBLEMS, name="x", attempts=(0, 1), samples=4, temperatures=(0.0,), temperature=-1, top_p=0.0)
     assert len(caught.value.faults) == 4
-    assert "sample_temperature" in str(caught.value)
+    assert "temperatures" in str(caught.value)
     with pytest.raises(ConfigError, match="no number of attempts"):
         evaluate(player, PROBLEMS, name="x", attempts=(), samples=-1)
     with pytest.raises(DataError, match="no problems"):
@@ -325,7 +325,7 @@ def test_eval_json_and_dialogues_on_disk(tmp_path):
     assert len(rows) == 10 + 10 + 30
     assert {(r["stage"], r["k"], r["step"]) for r in rows} == {("attempts", 1, 1), ("attempts", 2, 2), ("samples", 1, 0)}
     assert sum(r["solved"] for r in rows if (r["stage"], r["k"]) == ("attempts", 2)) == 5
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["dialogues.parquet", "eval.json"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["dialogues.parquet", "eval.json", "values.parquet"]
 
 
 def test_eval_json_rejects_what_it_cannot_hold(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mulligan.evaluation import Interval, bootstrap_mean, bootstrap_ratio, bootstrap_seeds, paired_difference, pass_at_k
+from mulligan.evaluation import Interval, bootstrap_mean, bootstrap_ratio, bootstrap_seeds, bootstrap_statistics, paired_difference, pass_at_k
 
 
 def wilson(c: int, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
@@ -196,3 +196,35 @@ def test_pass_at_k_rises_with_k_and_with_c(n, data):
     assert curve[0] == pytest.approx(c / n)
     if c < n:
         assert pass_at_k(n, c + 1, 1)[0] > curve[0]
+
+
+# -------------------------------------------------------------------------------------------------- figures of any kind
+
+
+def test_a_mean_as_a_statistic_has_the_interval_of_the_mean():
+    values = np.random.default_rng(5).random(80)
+    found = bootstrap_statistics(lambda w: np.stack([w @ values / w.sum(axis=1), w @ (1 - values) / 80], axis=1), 80, bounds=[(0, 1), (0, 1)], resamples=8000)
+    plain = bootstrap_mean(values, resamples=8000)
+    assert (found[0].mean, found[0].n) == (pytest.approx(plain.mean), 80)
+    assert (found[0].low, found[0].high) == pytest.approx((plain.low, plain.high), abs=0.004)
+    assert found[1].low == pytest.approx(1 - found[0].high)
+
+
+def test_statistics_without_variation_follow_the_same_rule():
+    found = bootstrap_statistics(lambda w: np.zeros((len(w), 2)), 40, bounds=[(0.0, 1.0), None])
+    assert (found[0].mean, found[0].low, found[0].high) == pytest.approx((0, 0, 0.0876216), abs=1e-7)
+    assert found[1] == Interval(0.0, 0.0, 0.0, 40)
+
+
+def test_statistics_that_do_not_exist():
+    values = np.zeros(30)
+    values[0] = 1.0
+
+    def statistics(w):
+        there = w @ values > 0  # in 64 % of the resamples
+        return np.stack([np.where(there, 1.0, np.nan), np.full(len(w), np.nan), np.where(w[:, 1] < 4, w[:, 1], np.nan)], axis=1)
+
+    found = bootstrap_statistics(statistics, 30, bounds=[None] * 3)
+    assert found[:2] == [None, None]
+    assert found[2] is not None, "fewer than 5 % of the resamples draw a problem four times"
+    assert found[2].high == 3

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_dialogues import FakePlayer
 
 from mulligan.config import Recipe, parse_recipe
 from mulligan.errors import ConfigError, ContextOverflow, DataError, ModelError
+from mulligan.evaluation import read_evaluation
 from mulligan.model import load_policy
 from mulligan.model.tiny import tiny_tokenizer
-from mulligan.plan import Plan, make_plan, write_set_aside
+from mulligan.plan import Plan, make_plan, shown_fields, write_set_aside
+from mulligan.protocol import Protocol
 
 TABLE: dict[str, Any] = {
     "model": {"path": "tiny:", "tiny": {"hidden_size": 32, "layers": 2, "heads": 2, "intermediate_size": 64, "max_position_embeddings": 64}},
@@ -256,3 +259,59 @@ def test_long_prompts_are_found_among_very_many():
     plan = make_plan(recipe(problems__train="builtin:readings?n=6000", problems__eval=[]))
     assert isinstance(plan, Plan)
     assert plan.longest_prompt == 10  # <user> 5 d o d o d o d <answer>
+
+
+# ----------------------------------------------------------------------------------------------------------------- evaluation
+
+
+def test_evaluation_is_checked_beforehand():
+    with pytest.raises(ConfigError, match=r"eval: controls change what a second attempt sees: evaluate with 2 attempts or more"):
+        make_plan(recipe(eval={"attempts": "1", "controls": "all"}))
+    assert make_plan(recipe(eval={"attempts": "1-2", "controls": "all"}))
+    with pytest.raises(ConfigError, match=r"attempts: '5-1': the range 5-1 runs backwards"):
+        make_plan(recipe(eval={"attempts": "5-1"}))
+
+
+@pytest.mark.parametrize(
+    ("feedback", "shown"),
+    [
+        ("verdict", frozenset()),
+        ("verdict and attempts left", frozenset()),
+        ("wrong {n}", frozenset()),
+        ("Try again.", frozenset()),
+        ("{hint} {n}", frozenset({"hint"})),
+        ("{bulls} and {cows}, {answer}", frozenset({"bulls", "cows"})),
+        ("os.path:join", None),
+    ],
+)
+def test_what_the_feedback_shows(feedback: str, shown: frozenset[str] | None):
+    settled = recipe(protocol__feedback=feedback)
+    assert shown_fields(Protocol(settled.protocol, settled.attempts, settled.reward)) == shown
+
+
+def evaluated(folder: Path, **changes: Any) -> dict[str, Any]:
+    """The figures of the recipe's evaluation set, from scripted dialogues: the first two numbers are found, the others not."""
+    plan = make_plan(recipe(**changes))
+    player = FakePlayer(lambda i, k, g: ["c"] if i < 2 else ["w"] * k)
+    player.protocol = Protocol(plan.recipe.protocol, plan.recipe.attempts, plan.recipe.reward)
+    metrics = plan.evaluate(player, folder, model="m")
+    (figures,) = read_evaluation(folder)["problem_sets"].values()
+    assert metrics == {f"builtin:guess?low=1&high=4&split=test/accuracy@{k}": 0.5 for k in figures["accuracy"]}
+    return figures
+
+
+def test_the_evaluation_of_a_run(tmp_path: Path):
+    figures = evaluated(tmp_path, attempts="uniform(1,3)", eval={"samples": 2, "temperatures": [0.5, 1.0], "controls": "history_blind,false_wrong"})
+    assert figures["accuracy"].keys() == {"1", "2", "3", "5"}
+    assert figures["trained_attempts"] == 3
+    assert figures["rise"] == [1, 3]
+    assert figures["pass_temperatures"].keys() == {"0.5", "1.0"}
+    assert figures["controls"].keys() == {"history_blind"}
+    assert figures["ceilings"]["best possible"] == {"1": 0.25, "2": 0.5, "3": 0.75, "5": 1.0}, "the feedback gives no hint"
+    assert evaluated(tmp_path, protocol__feedback="{hint} {n}")["ceilings"]["best possible"]["2"] == 0.75
+
+
+def test_the_evaluation_of_a_run_costs_no_more_than_it_is_asked_for(tmp_path: Path):
+    figures = evaluated(tmp_path, attempts="fixed(1)")
+    assert figures["accuracy"].keys() == {"1", "3"}
+    assert (figures["samples"], figures["pass_at_k"], figures["controls"], figures["equal_tokens"], figures["rivals"]) == (0, {}, {}, {}, {})

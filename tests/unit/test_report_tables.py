@@ -7,8 +7,17 @@ import pytest
 from fake_dialogues import FakePlayer, problem
 from rich.console import Console
 
-from mulligan.evaluation import evaluate
-from mulligan.report import TextTable, comparison_table, evaluation_table, quickstart_sentences
+from mulligan.evaluation import evaluate, read_rivals, write_evaluation
+from mulligan.report import (
+    TextTable,
+    comparison_table,
+    controls_table,
+    equal_tokens_table,
+    evaluation_table,
+    evaluation_tables,
+    quickstart_sentences,
+    references_table,
+)
 
 SOLVED_AT = [1, 1, 2, 2, 2, 3, None, None, None, None]
 PROBLEMS = [problem(i) for i in range(10)]
@@ -104,6 +113,88 @@ def test_comparison_has_a_row_per_arm(ten):
     tokens = comparison_table({"multi": ten}, title="cost", quantity="tokens_per_problem")
     assert tokens.rows[0][1].startswith("2 [")
     assert "| multi |" in table.to_markdown()
+
+
+
+
+# --------------------------------------------------------------------------------------------------- tables beside the first
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    many = [problem(i) for i in range(200)]
+    solved = [SOLVED_AT[i % 10] for i in range(200)]
+    folder = tmp_path_factory.mktemp("rival")
+
+    def dialogue(i, k, g):
+        return ["w"] * k if solved[i] is None or solved[i] > k else ["w"] * (solved[i] - 1) + ["c"]
+
+    rival = evaluate(FakePlayer(lambda i, k, g: ["c"] if g == 0 else ["w"]), many, name="many", attempts=(1, 2, 3), samples=12)
+    write_evaluation(folder, [rival], model="r")
+    conditions = {"history_blind": lambda i, k, g: dialogue(i, k, g) if i % 2 else ["c"] if solved[i] == 1 else ["w"] * k, "false_wrong": lambda i, k, g: ["c", "w", "c"][:k]}
+    return evaluate(
+        FakePlayer(dialogue, conditions=conditions),
+        many,
+        name="many",
+        attempts=(1, 2, 3),
+        samples=12,
+        temperatures=(0.6, 1.0),
+        controls=("history_blind", "false_wrong"),
+        trained_attempts=2,
+        ceilings={"best possible": {1: 0.25, 3: 0.75}},
+        rivals=read_rivals([f"warm-up={folder}"]),
+    )
+
+
+def test_all_tables_of_an_evaluation(full, ten):
+    assert [table.title for table in evaluation_tables(full)] == ["many (200 problems)", "at equal tokens", "controls", "beside"]
+    assert [table.title for table in evaluation_tables(ten)] == ["ten (10 problems)", "at equal tokens"]
+    plain = evaluate(FakePlayer(script), PROBLEMS, name="ten", attempts=(1,))
+    assert [table.title for table in evaluation_tables(plain)] == ["ten (10 problems)"]
+    assert evaluation_tables(json.loads(json.dumps(full.to_json()))) == evaluation_tables(full)
+
+
+def test_the_notes_say_how_and_what_it_can_show(full):
+    notes = evaluation_table(full).notes
+    assert "Trained with up to 2 attempts: k = 3 is beyond training." in notes
+    assert any("12 samples a problem at each of temperatures 0.6, 1.0, taken at the best on the other half of the problems (for k = 3: 1.0 and 1.0)" in n for n in notes)
+    power = full.power
+    expected = f"this set shows paired differences from {100 * power.detectable:.1f} points on (80 % power, 5 % level); it takes {power.problems_for[3]:,} for 3 points and {power.problems_for[5]:,} for 5 points."
+    assert any(n.startswith("Power: by the spread between 1 and 2 attempts here") and n.endswith(expected) for n in notes)
+    assert not any("beyond training" in n or n.startswith("Power") for n in evaluation_table(evaluate(FakePlayer(script), PROBLEMS, name="t", attempts=(1,))).notes)
+
+
+def test_the_table_at_equal_tokens(full):
+    table = equal_tokens_table(full)
+    equal = full.equal_tokens[2]
+    row = dict(zip(table.headers, table.rows[1], strict=True))
+    assert row["k"] == "2"
+    assert row["tokens"] == f"{equal.tokens:.1f}" == f"{full.tokens_per_problem[2].mean:.1f}"
+    assert row["samples"] == f"{equal.samples:.2f}"
+    assert row["accuracy"] == evaluation_table(full).rows[1][1]
+    assert row["gain"].startswith(f"{100 * equal.gain.mean:+.1f} [")
+
+
+def test_the_table_of_controls(full):
+    table = controls_table(full)
+    assert table.headers == ("", "k = 1", "k = 2", "k = 3", "gain kept")
+    (row,) = table.rows
+    assert row[0] == "history blind"
+    assert row[1].startswith("0.0 [")
+    assert row[2].startswith("-20.0 [")  # of 10 problems, 2 and 4 are solved at the second attempt and lost under the control
+    assert row[4].startswith("33.3 [")
+    kept, back = full.false_wrong.kept, full.false_wrong.returned
+    assert table.notes[-1].startswith('Told "wrong" after a right answer (200 of them): 0.0 [')
+    assert (kept.count, back.count) == (0, 200)
+    assert "100.0 [" in table.notes[-1]
+
+
+def test_the_table_of_what_stands_beside(full):
+    table = references_table(full)
+    assert [row[0] for row in table.rows] == ["accuracy", "warm-up: pass@k", "gain over it (points)", "best possible"]
+    assert table.rows[1][1].startswith("8.3 [")
+    assert table.rows[2][1].startswith("+11.7 [")
+    assert table.rows[3] == ("best possible", "25.0", "–", "75.0")
 
 
 # ------------------------------------------------------------------------------------------------------------ sentences

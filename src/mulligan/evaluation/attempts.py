@@ -11,11 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mulligan.config import MOST_ATTEMPTS
 from mulligan.errors import ConfigError
 from mulligan.evaluation.intervals import Interval, bootstrap_ratio
 from mulligan.types import Attempt, Outcome, Rollout
-
-MAX_ATTEMPTS = 1000
 
 
 def parse_attempts(text: str) -> tuple[int, ...]:
@@ -36,8 +35,8 @@ def parse_attempts(text: str) -> tuple[int, ...]:
             raise ConfigError(f"attempts: {text!r}: the range {low}-{high} runs backwards; write '{high}-{low}'")
         if low < 1:
             raise ConfigError(f"attempts: {text!r}: a budget of 0 attempts allows no answer; start at 1")
-        if high > MAX_ATTEMPTS:
-            raise ConfigError(f"attempts: {text!r}: at most {MAX_ATTEMPTS} attempts can be evaluated; lower {high}")
+        if high > MOST_ATTEMPTS:
+            raise ConfigError(f"attempts: {text!r}: at most {MOST_ATTEMPTS} attempts can be evaluated; lower {high}")
         found.update(range(low, high + 1))
     return tuple(sorted(found))
 
@@ -81,7 +80,7 @@ def attempt_figures(rollouts: Sequence[Rollout], largest: int) -> AttemptFigures
 
     def rate(hit: Callable[[Attempt, bool], bool], among: Callable[[Attempt], bool], t: int | None) -> Rate:
         chosen = [[(a, again) for a, again in pairs if (t is None or a.index == t) and among(a)] for pairs in by_problem]
-        return _rate([sum(hit(a, again) for a, again in pairs) for pairs in chosen], [len(pairs) for pairs in chosen])
+        return rate_of([sum(hit(a, again) for a, again in pairs) for pairs in chosen], [len(pairs) for pairs in chosen])
 
     def graded(a: Attempt) -> bool:
         return a.outcome is not Outcome.UNGRADABLE
@@ -127,7 +126,7 @@ def normalise_answer(text: str) -> str:
     return bare.removesuffix(".") or text.strip()
 
 
-def _rate(hits_P: Sequence[int], totals_P: Sequence[int]) -> Rate:
+def rate_of(hits_P: Sequence[int], totals_P: Sequence[int]) -> Rate:
     count, total = sum(hits_P), sum(totals_P)
     interval = bootstrap_ratio(np.asarray(hits_P), np.asarray(totals_P)) if total else None
     return Rate(count, total, interval)

@@ -11,7 +11,7 @@ value v. For 0 of n and n of n this *is* Wilson's interval (E. B. Wilson, 1927).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -143,6 +143,40 @@ def bootstrap_seeds(
         index_RP = rng.integers(0, n, size=(size, n))
         parts.append(np.take_along_axis(by_problem_RP, index_RP, axis=1).mean(axis=1))
     return _percentiles(float(values_SP.mean()), np.concatenate(parts), level, n)
+
+
+def bootstrap_statistics(
+    statistics: Callable[[Floats], Floats],
+    n: int,
+    *,
+    bounds: Sequence[tuple[float, float] | None],
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> list[Interval | None]:
+    """Any figures computed from n problems, with intervals that resample problems and compute all of it anew.
+
+    Args:
+        statistics: from `weights_RP`, how often each problem was drawn (R rows, each summing to n), to values `_RC`: one column a figure.
+            It is called with one row of ones for the estimate itself. NaN: the figure does not exist for these problems.
+        bounds: of each figure, used as in `bootstrap_mean` where no resample differs.
+
+    Returns:
+        One interval per figure; None where the estimate does not exist, or for more than 5 % of the resamples.
+    """
+    estimate_C = statistics(np.ones((1, n)))[0]
+    rng = np.random.default_rng(seed)
+    parts = [statistics(rng.multinomial(n, np.full(n, 1 / n), size=size).astype(np.float64)) for size in _chunks(resamples, n)]
+    found: list[Interval | None] = []
+    for value, drawn_R, scale in zip(estimate_C.tolist(), np.concatenate(parts).T, bounds, strict=True):
+        known_R = drawn_R[np.isfinite(drawn_R)]
+        if not np.isfinite(value) or len(known_R) < 0.95 * len(drawn_R):
+            found.append(None)
+        elif np.abs(known_R - value).max() <= 1e-12:
+            found.append(_without_variation(value, n, level, scale))
+        else:
+            found.append(_percentiles(value, known_R, level, n))
+    return found
 
 
 def _checked(values: ArrayLike, dimensions: int) -> Floats:

@@ -1,4 +1,4 @@
-"""An evaluation on disk: `eval.json` (figures) and `dialogues.parquet` (every dialogue behind them)."""
+"""An evaluation on disk: `eval.json` (figures), `values.parquet` (each problem's values) and `dialogues.parquet` (every dialogue behind them)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from mulligan import __version__
 from mulligan.errors import ConfigError, RunError
-from mulligan.evaluation.accuracy import Evaluation
+from mulligan.evaluation.evaluation import Evaluation
+from mulligan.evaluation.values import VALUES, values_table
 from mulligan.transcripts import rollout_table, write_table, written_whole
 
 EVAL_JSON = "eval.json"
@@ -38,13 +40,14 @@ def eval_json(evaluations: Sequence[Evaluation], *, model: str) -> dict[str, Any
 
 
 def dialogue_table(evaluation: Evaluation) -> pa.Table:
-    """Every dialogue of the evaluation, one a row; `stage` is `attempts` (a dialogue with budget k) or `samples` (for pass@k)."""
-    tables = [rollout_table(p.groups, stage=p.stage, step=p.k if p.stage == "attempts" else 0, problem_set=evaluation.name) for p in evaluation.plays]
+    """Every dialogue of the evaluation, one a row; `stage` is `attempts` (a dialogue with budget k), `samples` (for pass@k) or a control's name;
+    `step` is k, and for samples the place of their temperature in rising order, from 0."""
+    tables = [rollout_table(p.groups, stage=p.stage, step=p.index if p.stage == "samples" else p.k, problem_set=evaluation.name) for p in evaluation.plays]
     return pa.concat_tables(tables)
 
 
 def write_evaluation(folder: str | Path, evaluations: Sequence[Evaluation], *, model: str) -> Path:
-    """Write both files into the folder (made if need be), each whole or not at all; returns the path of eval.json.
+    """Write the three files into the folder (made if need be), each whole or not at all; returns the path of eval.json.
 
     Raises:
         ConfigError: as `eval_json`.
@@ -54,6 +57,8 @@ def write_evaluation(folder: str | Path, evaluations: Sequence[Evaluation], *, m
     table = eval_json(evaluations, model=model)
     if evaluations:
         write_table(folder / DIALOGUES, pa.concat_tables([dialogue_table(e) for e in evaluations]))
+        with written_whole(folder / VALUES, "the values") as temporary:
+            pq.write_table(pa.concat_tables([values_table(e.name, e.values) for e in evaluations]), temporary, compression="zstd")
     path = folder / EVAL_JSON
     with written_whole(path, "the figures") as temporary:
         temporary.write_text(json.dumps(table, indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mulligan.evaluation import Interval
-from mulligan.evaluation.accuracy import SMALL_SET
+from mulligan.evaluation.faults import SMALL_SET
 from mulligan.evaluation.arms import Arm
 from mulligan.evaluation.compare import MIN_SEEDS
 from mulligan.evaluation.comparison import ACCURACY, GAIN, OVER_ALL, PASS

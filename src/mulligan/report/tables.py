@@ -58,6 +58,12 @@ class TextTable:
         return "\n".join([*lines, *(f"\n{note}" for note in self.notes)]) + "\n"
 
 
+def evaluation_tables(evaluation: Figures) -> list[TextTable]:
+    """All tables of an evaluation: the figures by number of attempts, then those of what was asked for beside them."""
+    rest = (equal_tokens_table(evaluation), controls_table(evaluation), references_table(evaluation))
+    return [evaluation_table(evaluation), *(table for table in rest if table is not None)]
+
+
 def evaluation_table(evaluation: Figures) -> TextTable:
     """One row per number of attempts k. Accuracy, pass@k and gain with k allowed; p_k and the rates are of attempt k itself."""
     table = as_figures(evaluation)
@@ -71,6 +77,61 @@ def evaluation_table(evaluation: Figures) -> TextTable:
         rows.append((str(k), percent(accuracy.get(k)), percent(passed.get(k)), points(gain.get(k)), _rate(success.get(str(k))), *rates, used))
     headers = ("k", "accuracy", "pass@k", "gain", "p_k", "repeats", "missing", "cut", "tokens")
     return TextTable(_title(table), headers, tuple(rows), _notes(table))
+
+
+def equal_tokens_table(evaluation: Figures) -> TextTable | None:
+    """Dialogues against independent sampling that stops at its first success and spends as much; None where nothing was sampled."""
+    table = as_figures(evaluation)
+    accuracy = intervals(table.get("accuracy"))
+    rows = []
+    for k, equal in (table.get("equal_tokens") or {}).items():
+        cells = (percent(accuracy.get(int(k))), percent(Interval.from_json(equal["pass"])), points(Interval.from_json(equal["gain"])))
+        rows.append((k, f"{equal['tokens']:,.1f}", f"{equal['samples']:.2f}", *cells))
+    note = (
+        "tokens: sampled per problem by dialogues with k attempts allowed. samples: as many may be drawn, up to the first correct one, for the same tokens on "
+        "average. gain: accuracy - pass, paired. The temperature is chosen on other problems."
+    )
+    return TextTable("at equal tokens", ("k", "tokens", "samples", "accuracy", "pass", "gain"), tuple(rows), (note,)) if rows else None
+
+
+def controls_table(evaluation: Figures) -> TextTable | None:
+    """One row per control, one column per k: its accuracy, less that of the normal dialogues; None without controls."""
+    table = as_figures(evaluation)
+    controls, wrong = table.get("controls") or {}, table.get("false_wrong") or {}
+    columns = sorted({int(k) for control in controls.values() for k in control["difference"]})
+    rows = [(name.replace("_", " "), *(points(intervals(c["difference"]).get(k)) for k in columns), _kept(c.get("gain_kept"))) for name, c in controls.items()]
+    notes = []
+    if rows:
+        first, last = table.get("rise") or ("1", "the most")
+        notes.append(
+            f"Accuracy under the control - accuracy, in points, paired. gain kept: what is left, in percent, of the rise from {first} to {last} attempts; "
+            f"{NOTHING} where that rise is not clear of zero."
+        )
+    if wrong:
+        kept, back = wrong["kept"], wrong["returned"]
+        notes.append(
+            f'Told "wrong" after a right answer ({kept["total"]} of them): {_share(kept)} stand at the next attempt, {_share(back)} at some later one.'
+        )
+    return TextTable("controls", ("", *(f"k = {k}" for k in columns), "gain kept"), tuple(rows), tuple(notes), labels=1) if rows or wrong else None
+
+
+def references_table(evaluation: Figures) -> TextTable | None:
+    """Accuracy beside the rivals' pass@k and what is known exactly; None where there is neither."""
+    table = as_figures(evaluation)
+    rivals, ceilings = table.get("rivals") or {}, table.get("ceilings") or {}
+    if not rivals and not ceilings:
+        return None
+    accuracy = intervals(table.get("accuracy"))
+    columns = sorted(accuracy)
+    rows = [("accuracy", *(percent(accuracy[k]) for k in columns))]
+    for label, rival in rivals.items():
+        passed, gain = intervals(rival["pass_at_k"]), intervals(rival["gain"])
+        rows.append((f"{label}: pass@k", *(percent(passed.get(k)) for k in columns)))
+        rows.append(("gain over it (points)", *(points(gain.get(k)) for k in columns)))
+    for label, exact in ceilings.items():
+        rows.append((label, *(f"{100 * exact[str(k)]:.1f}" if str(k) in exact else NOTHING for k in columns)))
+    notes = ("In percent; rows without an interval are known exactly, for these problems. gain over it: accuracy - the rival's pass@k, paired.",)
+    return TextTable("beside", ("", *(f"k = {k}" for k in columns)), tuple(rows), notes, labels=1)
 
 
 def comparison_table(
@@ -170,6 +231,14 @@ def _title(table: Mapping[str, Any]) -> str:
     return str(table.get("name", "")) + (f" ({count:,} problems)" if count is not None else "")
 
 
+def _kept(gain_kept: Mapping[str, Any] | None) -> str:
+    return NOTHING if not gain_kept else percent(Interval.from_json(gain_kept))
+
+
+def _share(rate: Mapping[str, Any]) -> str:
+    return "none" if rate["mean"] is None else f"{percent(Interval.from_json(rate))} %"
+
+
 def _notes(table: Mapping[str, Any]) -> tuple[str, ...]:
     notes = [
         "In percent, with 95 % intervals (bootstrap over problems). gain: accuracy - pass@k in points, paired. Of attempt k itself, out of the dialogues "
@@ -177,10 +246,26 @@ def _notes(table: Mapping[str, Any]) -> tuple[str, ...]:
     ]
     if table.get("mode") == "one_pass":
         notes.append("One pass: one dialogue with the largest budget, counted up to attempt k; the model was not told k.")
+    trained = table.get("trained_attempts")
+    if trained and (beyond := [k for k in table.get("accuracy") or {} if int(k) > trained]):
+        notes.append(f"Trained with up to {trained} attempts: k = {', '.join(beyond)} is beyond training.")
     if table.get("pass_at_k"):
+        notes.append(f"pass@k from {table.get('samples')} samples a problem at {_temperatures(table)}; dialogues at {table.get('temperature')}.")
+    if power := table.get("power"):
+        first, last = table["rise"]
+        needed = " and ".join(f"{n:,} for {points} points" for points, n in power["problems_for"].items())
         notes.append(
-            f"pass@k from {table.get('samples')} samples a problem at temperature {table.get('sample_temperature')}; dialogues at {table.get('temperature')}."
+            f"Power: by the spread between {first} and {last} attempts here, this set shows paired differences from {100 * power['detectable']:.1f} points on "
+            f"(80 % power, 5 % level); it takes {needed}."
         )
     if table.get("set_aside"):
         notes.append(f"{table['set_aside']} problems were set aside: their gold answer did not pass its own grader.")
     return (*notes, *(f"Warning: {text}" for text in table.get("warnings") or ()))
+
+
+def _temperatures(table: Mapping[str, Any]) -> str:
+    sampled = list(table.get("pass_temperatures") or {}) or [str(table.get("sample_temperature"))]
+    if len(sampled) == 1:
+        return f"temperature {sampled[0]}"
+    k, chosen = max(table["chosen_temperatures"].items(), key=lambda item: int(item[0]))
+    return f"each of temperatures {', '.join(sampled)}, taken at the best on the other half of the problems (for k = {k}: {' and '.join(chosen)})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from mulligan.errors import ConfigError, DataError
@@ -79,3 +79,17 @@ def demonstrator(source: str) -> Callable[[Problem, random.Random], str]:
     if scheme == "builtin":
         return builtin.demonstrator(name, query, source=source)
     return lambda problem, _: f"\\boxed{{{problem.answer}}}"
+
+
+def ceilings(problems: ProblemSet, attempts: Sequence[int], *, shown: Collection[str] | None = frozenset()) -> dict[str, dict[int, float]]:
+    """What is known exactly of a problem set: label -> number of attempts -> accuracy in [0, 1]; empty for most sources.
+
+    `best possible` is the best accuracy under the feedback that is shown, `best independent sampling` that of as many draws from one
+    distribution; a task may have further labels. A number whose value cannot be computed is left out. Values hold on exactly these
+    problems, for policies that cannot know a single problem's hidden part (its reading, number or code) beforehand.
+
+    Args:
+        shown: fields of the verdict that the feedback shows; None: any of them (a function writes the feedback).
+    """
+    scheme, name, _ = split_source(problems.source)
+    return builtin.ceilings(name, problems.problems, sorted(set(attempts)), shown) if scheme == "builtin" else {}

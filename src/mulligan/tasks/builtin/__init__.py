@@ -1,12 +1,13 @@
 """Our own small tasks. Each module has `generate(...) -> list[Problem]`, `grade(problem, text) -> Verdict` and
-`demonstrate(problem, rng) -> str`; the keyword arguments of `generate` and `demonstrate` are the keys of its source string."""
+`demonstrate(problem, rng) -> str`; the keyword arguments of `generate` and `demonstrate` are the keys of its source string. Where
+bounds are known it also has `ceilings(problems, attempts, shown)`."""
 
 from __future__ import annotations
 
 import functools
 import importlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -49,6 +50,12 @@ def demonstrator(name: str, query: dict[str, str], *, source: str) -> Callable[[
     module, options = _options(name, query, source)
     accepted = keyword_types(module.demonstrate)
     return functools.partial(module.demonstrate, **{key: value for key, value in options.items() if key in accepted})
+
+
+def ceilings(name: str, problems: Sequence[Problem], attempts: Sequence[int], shown: Collection[str] | None) -> dict[str, dict[int, float]]:
+    """`ceilings` of the named task, `best` and `independent` among its labels; empty for a task that has none."""
+    known = getattr(importlib.import_module(GENERATORS[name]), "ceilings", None)
+    return known(problems, attempts, shown) if known and problems else {}
 
 
 def _options(name: str, query: dict[str, str], source: str) -> tuple[ModuleType, dict[str, Any]]:

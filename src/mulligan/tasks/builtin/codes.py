@@ -8,12 +8,16 @@ colours make an easier lesson (`pegs=2&colours=4`).
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections import Counter
+from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
 from mulligan.errors import ConfigError
 from mulligan.tasks.builtin.answers import boxed_answer, by_hash, check_count, judged, no_answer
+from mulligan.tasks.builtin.codebreaking import Codes
+from mulligan.tasks.builtin.strategies import BEST, INDEPENDENT, Ceilings, drawn_of, shows
 from mulligan.tasks.builtin.vocabulary import spaced
 from mulligan.tasks.problems import make_problem
 from mulligan.types import Problem, Verdict
@@ -94,3 +98,31 @@ def demonstrate(problem: Problem, rng: random.Random) -> str:
     meta = problem.meta
     code = _draw(LETTERS[: meta["colours"]], meta["pegs"], meta["distinct"], rng)
     return f"\\boxed{{{spaced(code)}}}"
+
+
+def ceilings(problems: Sequence[Problem], attempts: Sequence[int], shown: Collection[str] | None = frozenset()) -> Ceilings:
+    """Known where every possible code is hidden once (the test split) and there are at most `codebreaking.MOST` ways to guess.
+
+    Where the feedback shows the hint (or bulls and cows), the best possible is that of the best strategy, as far as it can be computed
+    (see `Codes.best`); with the verdict alone it is exclusion. Beside it stands what guessing at random among the codes that fit
+    every hint so far expects: consistent, but no planning.
+    """
+    meta = problems[0].meta
+    pegs, colours, distinct = meta["pegs"], meta["colours"], meta["distinct"]
+    size = math.perm(colours, pegs) if distinct else colours**pegs
+    if len(problems) != size or len({p.answer for p in problems}) != size:
+        return {}
+    exclusion = {k: min(k, size) / size for k in attempts}
+    found: Ceilings = {INDEPENDENT: {k: drawn_of(size, k) for k in attempts}}
+    if not (shows(shown, "hint") or shows(shown, "bulls", "cows")):
+        # part of the hint: better than exclusion, by how much is not known
+        return found | ({} if set(shown or ()) & {"bulls", "cows"} else {BEST: exclusion})
+    task = Codes.of(pegs, colours, distinct)
+    if task is None:
+        return found | {"exclusion, with the verdict alone": exclusion}
+    return {
+        BEST: {k: solved / size for k in attempts if (solved := task.best(k)) is not None},
+        **found,
+        "random among the codes that fit": {k: solved / size for k in attempts if (solved := task.fitting(k)) is not None},
+        "exclusion, with the verdict alone": exclusion,
+    }

@@ -7,10 +7,12 @@ leaving out what was tried (k of 15).
 from __future__ import annotations
 
 import random
+from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
 from mulligan.errors import ConfigError
 from mulligan.tasks.builtin.answers import INVALID, boxed_answer, check_count, judged, no_answer, whole_number
+from mulligan.tasks.builtin.strategies import BEST, INDEPENDENT, Ceilings, drawn_of, shows
 from mulligan.tasks.problems import make_problem
 from mulligan.types import Problem, Verdict
 
@@ -68,3 +70,15 @@ def oracle_accuracy(k: int, low: int = 1, high: int = 15, feedback: Literal["hin
         raise ConfigError(f"k={k} must be at least 1")
     size = high - low + 1
     return min(2**k - 1 if feedback == "hint" else k, size) / size
+
+
+def ceilings(problems: Sequence[Problem], attempts: Sequence[int], shown: Collection[str] | None = frozenset()) -> Ceilings:
+    """Known where every number from low to high is hidden once (the test split). The best possible is bisection where the feedback shows
+    `hint`, else exclusion; the other of the two stands beside it under its own name."""
+    low, high = problems[0].meta["low"], problems[0].meta["high"]
+    if sorted(int(p.answer) for p in problems) != list(range(low, high + 1)):
+        return {}
+    bisection = {k: oracle_accuracy(k, low, high, "hint") for k in attempts}
+    exclusion = {k: oracle_accuracy(k, low, high, "verdict") for k in attempts}
+    best, other = (bisection, {"exclusion, with the verdict alone": exclusion}) if shows(shown, "hint") else (exclusion, {"bisection, with the hint": bisection})
+    return {BEST: best, INDEPENDENT: {k: drawn_of(high - low + 1, k) for k in attempts}, **other}

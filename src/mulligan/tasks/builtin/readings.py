@@ -11,7 +11,8 @@ from __future__ import annotations
 import functools
 import itertools
 import random
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ import numpy as np
 
 from mulligan.errors import ConfigError
 from mulligan.tasks.builtin.answers import boxed_answer, by_hash, check_count, judged, no_answer, whole_number
+from mulligan.tasks.builtin.strategies import BEST, INDEPENDENT, Ceilings, best_shares, drawn_within
 from mulligan.tasks.builtin.vocabulary import spaced
 from mulligan.tasks.problems import make_problem
 from mulligan.types import Problem, Verdict
@@ -226,16 +228,21 @@ def oracle_accuracy(k: int) -> float:
 
 
 def best_independent(k: int) -> float:
-    """The best accuracy that k independent samples from one distribution q over the readings can have.
-
-    Maximises sum_i p_i (1 - (1 - q_i)^k) over the simplex. With a multiplier the active readings satisfy
-    1 - q_i = m p_i^(-1/(k-1)), and sum_i q_i = 1 fixes m; the readings too rare to be worth a share get q_i = 0.
-    """
+    """The best accuracy that k independent samples from one distribution over the readings can have (see `strategies.best_shares`)."""
     if k < 1:
         raise ConfigError(f"k={k} must be at least 1")
-    if k == 1:
-        return max(WEIGHTS)
-    cost = [weight ** (-1 / (k - 1)) for weight in WEIGHTS]  # rising, since WEIGHTS falls
-    active = max(m for m in range(1, len(cost) + 1) if (m - 1) * cost[m - 1] < sum(cost[:m]))
-    scale = (active - 1) / sum(cost[:active])
-    return sum(p * (1 - (scale * c) ** k) for p, c in zip(WEIGHTS[:active], cost, strict=False))
+    return drawn_within(WEIGHTS, best_shares(WEIGHTS, k), k)
+
+
+def ceilings(problems: Sequence[Problem], attempts: Sequence[int], shown: Collection[str] | None = frozenset()) -> Ceilings:
+    """The two strategies of `oracle_accuracy` and `best_independent` on exactly these problems, by how often each reading is the hidden one.
+
+    A verdict says only that a reading is wrong, so nothing depends on `shown`. Trying the readings by likelihood needs the number of the
+    attempt alone: a policy that is blind to its history can reach the best possible here.
+    """
+    counts = Counter(problem.meta["reading"] for problem in problems)
+    weights = [counts[reading] / len(problems) for reading in READINGS]
+    return {
+        BEST: {k: round(sum(weights[:k]), 12) for k in attempts},
+        INDEPENDENT: {k: round(drawn_within(weights, best_shares(WEIGHTS, k), k), 12) for k in attempts},
+    }

@@ -1,0 +1,145 @@
+"""Controls: the same dialogues with one thing changed, to see what the failed attempts brought.
+
+`mulligan.rollout` plays them under the condition of that name:
+
+- `history_blind`: an attempt sees the question and the count, not the earlier attempts (what a mere retry schedule gains stays);
+- `verdict_hidden`: the policy is told to try again, not that it was wrong;
+- `random_verdict`: the verdicts it is told have nothing to do with its answers; the dialogue counts by its last answer;
+- `other_history`: the earlier attempts that it sees are those at another problem;
+- `false_wrong`: a right answer is told to be wrong (does it give it up?).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mulligan.config import CONTROLS
+from mulligan.evaluation.attempts import Rate, rate_of
+from mulligan.evaluation.intervals import Floats, Interval, bootstrap_statistics
+from mulligan.evaluation.values import Curves, Values, difference_of, differences_of, means_of
+from mulligan.types import Group, Outcome, Rollout
+
+FALSE_WRONG = "false_wrong"
+COMPARED = tuple(name for name in CONTROLS if name != FALSE_WRONG)
+"""Controls whose accuracy stands beside that of the normal dialogues."""
+
+
+def budgets_played(name: str, budgets: Sequence[int], one_pass: bool) -> tuple[int, ...]:
+    """The budgets with which a control is played, one dialogue a problem for each (`budgets` in rising order).
+
+    With random verdicts a dialogue cannot be counted up to attempt k: whether it went on says nothing of its answers.
+    """
+    if name == FALSE_WRONG or (one_pass and name != "random_verdict"):
+        return (budgets[-1],)
+    return tuple(budgets)
+
+
+def control_faults(controls: Sequence[str], attempts: Sequence[int]) -> list[str]:
+    """What is wrong with the controls that are asked for; empty if nothing."""
+    faults = [f"control {name!r} is not known; use {', '.join(CONTROLS)}" for name in controls if name not in CONTROLS]
+    if controls and max(attempts, default=2) < 2:
+        faults.append("controls change what a second attempt sees: evaluate with 2 attempts or more, or without controls")
+    return faults
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ControlFigures:
+    """One control beside the normal dialogues. `difference` is control - normal, paired over problems; `gain_kept` the share of the
+    normal rise from 1 to K attempts that is left, None where that rise is not clear of zero or K is 1."""
+
+    accuracy: Mapping[int, Interval]
+    difference: Mapping[int, Interval]
+    gain_kept: Interval | None
+    tokens_per_problem: Mapping[int, Interval]
+    curves: Curves = field(repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "accuracy": {str(k): interval.to_json() for k, interval in self.accuracy.items()},
+            "difference": {str(k): interval.to_json() for k, interval in self.difference.items()},
+            "gain_kept": self.gain_kept.to_json() if self.gain_kept else None,
+            "tokens_per_problem": {str(k): interval.to_json() for k, interval in self.tokens_per_problem.items()},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class FalseWrong:
+    """Of the right answers that were told to be wrong: how many stand at the very next attempt, and at any later one."""
+
+    kept: Rate
+    returned: Rate
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kept": self.kept.to_json(), "returned": self.returned.to_json()}
+
+
+def control_figures(control: Curves, normal: Curves, rise: tuple[int, int] | None) -> ControlFigures:
+    """`rise`: the two numbers of attempts, 1 and K, between which the gain is counted; None: it is not."""
+    return ControlFigures(
+        accuracy=means_of(control.solved),
+        difference=differences_of(control.solved, normal.solved),
+        gain_kept=gain_kept(control.solved, normal.solved, rise) if rise else None,
+        tokens_per_problem=means_of(control.tokens, bounds=None),
+        curves=control,
+    )
+
+
+def gain_kept(control: Mapping[int, Values], normal: Mapping[int, Values], rise: tuple[int, int]) -> Interval | None:
+    """(control_K - control_1) / (normal_K - normal_1), with a bootstrap over problems of the whole ratio.
+
+    None where the normal rise is not clear of zero: there is nothing to keep a share of, and the ratio is unbounded. Resamples without
+    a rise (they are rare then) are left out.
+    """
+    first, last = rise
+    normal_rise = difference_of(normal[last], normal[first])
+    if normal_rise is None or normal_rise.low <= 0:
+        return None
+    rises_2P = np.stack([control[last] - control[first], normal[last] - normal[first]])
+    rises_2P = rises_2P[:, ~np.isnan(rises_2P).any(axis=0)]
+
+    def ratio(weights_RP: Floats) -> Floats:
+        sums_R2 = weights_RP @ rises_2P.T
+        risen_R = sums_R2[:, 1] > 0
+        return np.where(risen_R, sums_R2[:, 0] / np.where(risen_R, sums_R2[:, 1], 1.0), np.nan)[:, None]
+
+    return bootstrap_statistics(ratio, rises_2P.shape[1], bounds=[None])[0] if rises_2P.size else None
+
+
+def curves_of(groups: Mapping[int, Sequence[Group]], budgets: Sequence[int]) -> Curves:
+    """Solved and tokens for each budget, out of one dialogue per problem for each budget, or of the largest counted up to attempt k."""
+    rollouts = {k: [g.rollouts[0] for g in groups.get(k, groups[max(groups)])] for k in budgets}
+    return Curves(
+        {k: np.array([solved_within(r, k) for r in rollouts[k]]) for k in budgets},
+        {k: np.array([float(sum(a.num_tokens for a in r.attempts if a.index <= k)) for r in rollouts[k]]) for k in budgets},
+    )
+
+
+def solved_within(rollout: Rollout, k: int) -> float:
+    """1 if solved by attempt k (the last attempt, where the dialogue was played with budget k), else 0; NaN if the grader failed at one
+    of the first k attempts."""
+    if any(a.outcome is Outcome.UNGRADABLE and a.index <= k for a in rollout.attempts):
+        return float("nan")
+    return float(rollout.solved_at is not None and rollout.solved_at <= k)
+
+
+def false_wrong(rollouts: Sequence[Rollout]) -> FalseWrong:
+    """From dialogues (one per problem) that go on after a right answer; those that gave none, could not go on, or hold an ungradable
+    attempt take no part."""
+    later = [_after_first_right(r) for r in rollouts]
+
+    def share(kept: Callable[[list[bool]], bool]) -> Rate:
+        return rate_of([bool(rights) and kept(rights) for rights in later], [bool(rights) for rights in later])
+
+    return FalseWrong(kept=share(lambda rights: rights[0]), returned=share(any))
+
+
+def _after_first_right(rollout: Rollout) -> list[bool]:
+    """Whether each attempt after the first right one is right."""
+    outcomes = [a.outcome for a in rollout.attempts]
+    if rollout.ungradable or Outcome.CORRECT not in outcomes:
+        return []
+    return [outcome is Outcome.CORRECT for outcome in outcomes[outcomes.index(Outcome.CORRECT) + 1 :]]

@@ -1,0 +1,78 @@
+"""What a reader of the figures must know: dialogues that went wrong, counted, and warnings in sentences that say what to change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from mulligan.evaluation.evaluation import Play
+from mulligan.evaluation.intervals import Interval
+from mulligan.evaluation.power import ASSUMED_DEVIATION, POINTS, Power, detectable_difference, problems_needed
+from mulligan.evaluation.samples import ENOUGH
+from mulligan.types import Rollout
+
+SMALL_SET = 100
+"""Problem sets below this size get a warning: their intervals are about 20 points wide."""
+
+
+def count_faults(plays: Sequence[Play]) -> dict[str, dict[str, int]]:
+    """Dialogues that are `ungradable`, broke (`errors`) or were `starved`: by budget (normal dialogues), by control, and over all samples."""
+    kinds: dict[str, Callable[[Rollout], bool]] = {"ungradable": lambda r: r.ungradable, "errors": lambda r: r.error is not None, "starved": starved}
+    found: dict[str, dict[str, int]] = {}
+    for kind, test in kinds.items():
+        counts = found[kind] = {str(play.k): 0 for play in plays if play.stage == "attempts"} | {"samples": 0}
+        for play in plays:
+            key = str(play.k) if play.stage == "attempts" else play.stage
+            counts[key] = counts.get(key, 0) + sum(test(r) for g in play.groups for r in g.rollouts)
+    return found
+
+
+def starved(rollout: Rollout) -> bool:
+    """Whether the dialogue's token cap, or the context, took attempts away that the budget allowed."""
+    return rollout.truncated and not rollout.solved and (rollout.cut or len(rollout.attempts) < rollout.budget)
+
+
+def size_warnings(name: str, accuracy: Mapping[int, Interval], power: Power | None) -> list[str]:
+    """For a small set: how wide its intervals are, and what difference it could show."""
+    widest = max(accuracy, key=lambda k: accuracy[k].width)
+    interval = accuracy[widest]
+    if interval.n >= SMALL_SET:
+        return []
+    deviation = power.deviation if power else ASSUMED_DEVIATION
+    detectable = detectable_difference(deviation, interval.n)
+    basis = "by the spread measured here" if power else "if a quarter of them ends differently"
+    needed = ", ".join(f"{points} points take {problems_needed(deviation, points / 100):,} problems" for points in POINTS)
+    return [
+        f"{name}: {interval.n} problems are few: the 95 % interval at k = {widest} is {100 * interval.width:.0f} points wide; with 80 % power they show "
+        f"paired differences from {100 * detectable:.0f} points on ({basis}): {needed}; use {SMALL_SET} problems or more"
+    ]
+
+
+def sample_warnings(name: str, samples: int, largest: int, beyond: Sequence[int]) -> list[str]:
+    """`beyond`: numbers of attempts whose dialogues spend more tokens than all samples."""
+    found = []
+    if 0 < samples < largest:
+        found.append(
+            f"{name}: pass@k stops at k = {samples}, the number of samples; draw {largest} or more (better {ENOUGH * largest}) to reach k = {largest}"
+        )
+    elif 0 < samples < ENOUGH * largest:
+        found.append(f"{name}: pass@{largest} from {samples} samples a problem is rough, and so is a choice of temperature by it; draw {ENOUGH * largest} or more")
+    if samples and beyond:
+        which = ", ".join(map(str, beyond))
+        found.append(f"{name}: no comparison at equal tokens for k = {which}: the dialogues spend more than {samples} samples do; draw more samples")
+    return found
+
+
+def fault_warnings(name: str, faults: Mapping[str, Mapping[str, int]]) -> list[str]:
+    found = []
+    if count := sum(faults["ungradable"].values()):
+        found.append(
+            f"{name}: {count} dialogues could not be graded and are left out of the figures; raise the grader's deadline or check its answers"
+        )
+    if count := sum(faults["errors"].values()):
+        found.append(f"{name}: {count} dialogues broke and count as unsolved; see column error of the dialogues (often: too long for the context)")
+    if count := sum(faults["starved"].values()):
+        found.append(
+            f"{name}: {count} dialogues were ended by the token cap with attempts left and count as unsolved: raise protocol.max_dialogue_tokens "
+            "(up to the model's context), or lower protocol.max_attempt_tokens"
+        )
+    return found

@@ -1,0 +1,142 @@
+"""values.parquet: what is paired over problems is read back as it was; rivals are paired problem by problem."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from fake_dialogues import FakePlayer, problem
+
+from mulligan.errors import ConfigError, RunError
+from mulligan.evaluation import evaluate, read_rivals, read_values, write_evaluation
+from mulligan.evaluation.values import aligned, in_common
+
+PROBLEMS = [problem(i) for i in range(12)]
+
+
+def script(i, k, g):
+    return ["u"] if i == 0 else ["c"] if i < 5 else ["w", "c"][:k] if i < 8 else ["w"] * k
+
+
+def evaluation(problems=PROBLEMS, name="twelve", samples=4, **more):
+    return evaluate(FakePlayer(script), problems, name=name, attempts=(1, 2), samples=samples, temperatures=(0.5, 1.0), controls=("history_blind",), **more)
+
+
+def write(folder, *evaluations):
+    write_evaluation(folder, evaluations, model="m")
+    return folder
+
+
+def test_values_are_read_back_as_they_were(tmp_path):
+    result, other = evaluation(), evaluation(PROBLEMS[3:6], name="three")
+    found = read_values(write(tmp_path, result, other))
+    assert list(found) == ["twelve", "three"]
+    values = found["twelve"]
+    assert values.problem_ids == tuple(p.id for p in PROBLEMS)
+    assert set(values.quantities) == {"solved", "tokens", "passed", "passed@0.5", "passed@1.0", "solved:history_blind", "tokens:history_blind"}
+    for quantity, by_k in result.values.quantities.items():
+        assert list(values.quantities[quantity]) == [1, 2]
+        for k, expected in by_k.items():
+            assert np.array_equal(values.quantities[quantity][k], expected, equal_nan=True)
+    assert found["three"].problem_ids == ("p3", "p4", "p5")
+    assert read_values(tmp_path / "values.parquet").keys() == found.keys()
+
+
+def test_the_rows_of_the_file(tmp_path):
+    table = pq.read_table(write(tmp_path, evaluation()) / "values.parquet")
+    assert table.schema.names == ["problem_set", "quantity", "k", "problem_id", "value"]
+    assert [str(t) for t in table.schema.types] == ["string", "string", "int32", "string", "double"]
+    assert len(table) == 7 * 2 * 12
+    rows = [r for r in table.to_pylist() if (r["quantity"], r["k"]) == ("solved", 2)]
+    assert [r["value"] for r in rows] == [None, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0], "null: could not be graded"
+    tokens = {r["problem_id"]: r["value"] for r in table.to_pylist() if (r["quantity"], r["k"]) == ("tokens", 2)}
+    assert (tokens["p1"], tokens["p6"], tokens["p9"]) == (2, 5, 5)
+
+
+def test_without_samples_or_controls_there_is_less(tmp_path):
+    result = evaluate(FakePlayer(script), PROBLEMS, name="x", attempts=(1,))
+    assert set(read_values(write(tmp_path, result))["x"].quantities) == {"solved", "tokens"}
+
+
+def test_what_is_not_a_file_of_values(tmp_path):
+    with pytest.raises(RunError, match=r"values\.parquet: no such file; evaluate with this version"):
+        read_values(tmp_path)
+    (tmp_path / "values.parquet").write_text("x")
+    with pytest.raises(RunError, match="not a readable Parquet file"):
+        read_values(tmp_path)
+    pq.write_table(pa.table({"problem_set": ["x"]}), tmp_path / "values.parquet")
+    with pytest.raises(RunError, match="column 'quantity' is missing"):
+        read_values(tmp_path)
+    table = pq.read_table(write(tmp_path / "good", evaluation()) / "values.parquet")
+    pq.write_table(table.slice(1), tmp_path / "values.parquet")
+    with pytest.raises(RunError, match="the quantities of 'twelve' are not of the same problems"):
+        read_values(tmp_path)
+
+
+def test_problems_are_matched_by_id_and_namesakes_in_their_order():
+    assert aligned(["a", "b", "a"], ["b", "a", "a"]).tolist() == [1, 0, 2]
+    assert aligned(["a", "b"], ["a", "c"]) is None
+    assert aligned(["a"], ["a", "a"]) is None
+    assert in_common(["a", "b", "a"], ["a", "c", "b"]) == 2
+
+
+# ----------------------------------------------------------------------------------------------------------------- rivals
+
+
+def always(i, k, g):
+    return ["c"] if g % 2 == 0 else ["w"]
+
+
+def rival(folder, problems=PROBLEMS, name="twelve", samples=4):
+    """Right with every other sample: pass@1 = 0.5, pass@2 = 1 - (2/4)(1/3) = 5/6."""
+    return write(folder, evaluate(FakePlayer(always), problems, name=name, attempts=(1, 2), samples=samples))
+
+
+def test_gain_over_a_rival_is_paired(tmp_path):
+    rivals = read_rivals([f"warm-up={rival(tmp_path / 'w', PROBLEMS[::-1], name='elsewhere')}", f"single={rival(tmp_path / 's')}"])
+    result = evaluation(rivals=rivals)
+    table = result.to_json()["rivals"]
+    assert list(table) == ["warm-up", "single"]
+    assert table["warm-up"] == table["single"], "whatever the order of its problems, or the name of the set"
+    assert table["single"]["pass_at_k"]["2"]["mean"] == pytest.approx(5 / 6)
+    assert table["single"]["accuracy"]["1"]["mean"] == 1.0
+    # problem p0 could not be graded here, and takes no part
+    assert table["single"]["gain"]["1"]["mean"] == pytest.approx(4 / 11 - 0.5)
+    assert table["single"]["gain"]["2"]["n"] == 11
+    assert table["single"]["gain"]["2"]["mean"] == pytest.approx(7 / 11 - 5 / 6)
+
+
+def test_gain_over_a_rival_takes_each_problems_own_value(tmp_path):
+    """The rival solves exactly what this model does not (its problems stand in reverse): differences of 1 and -1, no two alike."""
+
+    def other(i, k, g):
+        return ["w"] if script(11 - i, 1, 0) == ["c"] else ["c"]
+
+    back = write(tmp_path, evaluate(FakePlayer(other), PROBLEMS[::-1], name="twelve", attempts=(1,), samples=4))
+    gain = evaluation(rivals=read_rivals([f"a={back}"])).rivals["a"].gain[1]
+    assert gain.mean == pytest.approx((4 - 7) / 11)
+    assert gain.width > 0.8
+
+
+def test_a_rival_on_other_problems_is_refused_before_anything_is_played(tmp_path):
+    player = FakePlayer(script)
+    rivals = read_rivals([f"single={rival(tmp_path / 's', PROBLEMS[2:])}"])
+    with pytest.raises(ConfigError, match=r"--rival single=.* was evaluated on other problems than twelve: 10 in common, of 12 here and 10 there"):
+        evaluate(player, PROBLEMS, name="twelve", attempts=(1,), rivals=rivals)
+    bare = read_rivals([f"single={rival(tmp_path / 'b', samples=0)}"])
+    with pytest.raises(ConfigError, match="has no pass@k on twelve: evaluate it with --samples"):
+        evaluate(player, PROBLEMS, name="twelve", attempts=(1,), rivals=bare)
+    assert player.calls == []
+
+
+def test_rivals_are_written_label_equals_folder(tmp_path):
+    folder = rival(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        read_rivals(["single", "=x", f"a={folder}", f"a={folder}"])
+    assert caught.value.faults == [
+        "--rival single: write LABEL=FOLDER, with the folder of its evaluation",
+        "--rival =x: write LABEL=FOLDER, with the folder of its evaluation",
+        "--rival a=... is given twice: give each its own label",
+    ]
+    with pytest.raises(RunError, match="no such file"):
+        read_rivals([f"a={tmp_path / 'none'}"])
+    assert [r.label for r in read_rivals([f"a b={folder}"])] == ["a b"]
