@@ -10,9 +10,9 @@ import numpy as np
 
 from mulligan.config import dump_recipe
 from mulligan.errors import ConfigError
-from mulligan.evaluation.faults import SMALL_SET
 from mulligan.evaluation.arms import Arm, Key
 from mulligan.evaluation.compare import MIN_SEEDS, Floats, Weighting, differences, means
+from mulligan.evaluation.faults import SMALL_SET
 from mulligan.evaluation.intervals import Interval
 
 Measure = tuple[tuple[str, float], ...]
