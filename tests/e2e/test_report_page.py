@@ -70,6 +70,7 @@ def test_curves_have_colours_markers_and_intervals(page: Any) -> None:
 
 def test_values_under_the_pointer_and_the_arrow_keys(page: Any) -> None:
     plot, tip = page.page.locator("#chart-accuracy .plot").first, page.page.locator("#tip")
+    plot.scroll_into_view_if_needed()
     assert tip.is_hidden()
     box = plot.bounding_box()
     page.page.mouse.move(box["x"] + box["width"] * 0.14, box["y"] + 100)
@@ -82,6 +83,7 @@ def test_values_under_the_pointer_and_the_arrow_keys(page: Any) -> None:
     page.page.keyboard.press("ArrowRight")
     assert tip.inner_text().startswith("attempts allowed, k: 2")
     page.page.keyboard.press("Escape")
+    plot.scroll_into_view_if_needed()
     assert tip.is_hidden()
 
 

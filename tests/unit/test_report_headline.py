@@ -47,11 +47,11 @@ def test_verdicts(changes, verdict, tone):
 def test_sentences_carry_the_figures_and_say_nulls_plainly():
     change, drawn = _sentences(findings())
     assert change == "With 5 attempts instead of 1, multi solves 70.0 % of the questions instead of 40.0 %: +30.0 points [+26.0, +34.0]."
-    assert drawn == "Drawing 5 independent answers from the same model solves 50.0 %: the failed attempts bring +20.0 points [+16.0, +24.0] against that."
+    assert drawn == "Drawing 5 independent answers from the same model solves 50.0 %: the failed attempts bring +20.0 points [+16.0, +24.0]."
     change, drawn = _sentences(findings(rise=iv(0.01), gain=iv(-0.01)))
     assert "+1.0 points [-3.0, +5.0], which is not clearly different from 0." in change
     assert "brings nothing that is clearly more, -1.0 points [-5.0, +3.0]" in drawn
-    assert "the dialogue loses -20.0 points" in _sentences(findings(gain=iv(-0.2)))[1]
+    assert "solves 50.0 %, more than the dialogues do: -20.0 points" in _sentences(findings(gain=iv(-0.2)))[1]
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_the_head_arm_is_the_multi_attempt_one_at_its_trained_budget(two_arms):
 
 def test_caveats_name_what_speaks_against_it(two_arms):
     text = "\n".join(make_headline(Evidence(read_arms(two_arms))).caveats)
-    assert "Only 60 problems" in text
+    assert "Only 60 problems: the interval of the rise is" in text
     assert "One training seed" in text
     assert "keeps" not in text  # 30 % of the rise: not the first thing to say
     alone = make_headline(Evidence(read_arms(two_arms[1:])))

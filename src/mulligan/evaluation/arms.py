@@ -236,6 +236,7 @@ def _run_of(folder: Path, figures: Mapping[str, Any]) -> RunFolder | None:
 def _labels(groups: Sequence[tuple[str | None, list[Member]]]) -> list[str]:
     """The label given; else the shortest end of the folder's path that tells the arms apart, of several seeds what their paths have in common."""
     paths = [None if label else [_shown(m).parts for m in members] for label, members in groups]
+    labels: list[str] = []
     for depth in range(1, 6):
         labels = [label or _common(["/".join(p[-depth:]) for p in parts or ()]) for (label, _), parts in zip(groups, paths, strict=True)]
         if all(labels) and len(set(labels)) == len(labels):

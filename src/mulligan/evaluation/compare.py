@@ -6,7 +6,9 @@ control beside the normal condition.
 
 The bootstrap resamples what another sceptic would draw anew: in each resample, the seeds of every arm (each arm its own, one
 draw for all sets, since the same models play them all) and, within each set, the problems (one draw for all arms, which is
-what pairs them). With one seed an arm this is the paired bootstrap over problems.
+what pairs them). With one seed an arm this is the paired bootstrap over problems. It is the pigeonhole bootstrap of A. B. Owen (2007,
+"The pigeonhole bootstrap", Annals of Applied Statistics 1(2)): where seeds differ little it is too wide (it counts the noise of a single
+dialogue up to three times), and where they differ much, and are few, too narrow.
 
 Suffixes: `_S` seed, `_P` problem, `_C` column, `_R` resample.
 """

@@ -108,8 +108,10 @@ def difference_rows(
 
 
 def _places(sets: Sequence[str]) -> list[tuple[str, Sequence[str], Weighting]]:
-    single: list[tuple[str, Sequence[str], Weighting]] = [(name, [name], "questions") for name in sets]
-    return single + ([(where, sets, weighting) for where, weighting in OVER_ALL.items()] if len(sets) > 1 else [])
+    places: list[tuple[str, Sequence[str], Weighting]] = [(name, [name], "questions") for name in sets]
+    if len(sets) > 1:
+        places += [(where, sets, weighting) for where, weighting in OVER_ALL.items()]
+    return places
 
 
 # ----------------------------------------------------------------------------------------------------------- shared ground

@@ -30,7 +30,7 @@ class Curve:
     """
 
     label: str
-    points: Mapping[int, Interval] | Mapping[float, Interval]
+    points: Mapping[int, Interval]
     kind: Literal["arm", "pass", "bound", "line"] = "arm"
     of: str | None = None
     colour: int | None = None
@@ -47,7 +47,7 @@ class Panel:
     ylabel: str = "solved"
     unit: Unit = "percent"
     bounds: tuple[float, float] | None = (0.0, 1.0)
-    trained: float | None = None
+    trained: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

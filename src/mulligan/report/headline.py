@@ -150,7 +150,8 @@ def _sentences(found: Findings) -> list[str]:
         if _sign(found.gain) is None:
             sentences.append(f"{drawn}: seeing the failed attempts brings nothing that is clearly more, {points_of(found.gain)}.")
         else:
-            sentences.append(f"{drawn}: {'the failed attempts bring' if found.gain.mean > 0 else 'the dialogue loses'} {points_of(found.gain)} against that.")
+            said = ": the failed attempts bring" if found.gain.mean > 0 else ", more than the dialogues do:"
+            sentences.append(f"{drawn}{said} {points_of(found.gain)}.")
     return sentences
 
 
@@ -165,10 +166,12 @@ def _caveats(evidence: Evidence, found: Findings) -> list[str]:
     caveats = []
     if found.kept is not None and found.kept.mean >= 0.5:
         caveats.append(f"A model that cannot see its earlier attempts keeps {share(found.kept)} [{100 * found.kept.low:.0f}, {100 * found.kept.high:.0f}] of the rise: so much is a retry schedule, not learning from failure.")
-    if found.unbeaten:
-        caveats.append(f"It is not clearly above {found.k} independent samples (pass@{found.k}) of {' and '.join(found.unbeaten)}.")
+    unbeaten = [f"It is not clearly above {found.k} independent samples (pass@{found.k}) of {' and '.join(found.unbeaten)}."] if found.unbeaten else []
+    if found.rose:
+        caveats += unbeaten
     if found.last.n < SMALL_SET:
-        caveats.append(f"Only {found.last.n} problems: differences below about {100 * max(found.last.width, 0.01):.0f} points cannot be seen.")
+        what, width = ("rise", found.rise.width) if found.rise else ("accuracy", found.last.width)
+        caveats.append(f"Only {found.last.n} problems: the interval of the {what} is {100 * width:.0f} points wide.")
     seeds = len(evidence.head.members)
     if seeds == 1:
         caveats.append("One training seed: the intervals say nothing of what another run would give.")
@@ -182,7 +185,7 @@ def _caveats(evidence: Evidence, found: Findings) -> list[str]:
         caveats.append(f"Without sight of its earlier attempts it does not clearly do worse ({points_of(found.blind)}).")
     if not found.rivals and found.k > 1:
         caveats.append("No rival model: training lowers a model's own pass@k, so that the untrained and the single-turn model are the fairer ones.")
-    return caveats
+    return caveats if found.rose else caveats + unbeaten
 
 
 def _tiles(found: Findings) -> list[Tile]:

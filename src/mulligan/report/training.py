@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from mulligan.evaluation.arms import Arm, evaluations_on_the_way
 from mulligan.report.chart import Chart, Curve, Panel, Unit
 from mulligan.report.evidence import Evidence, over_seeds
 from mulligan.report.sections import Section
-from mulligan.report.tables import NOTHING, TextTable, intervals, plain
+from mulligan.report.tables import NOTHING, TextTable, intervals
 from mulligan.runlog import RunFolder, recipe_differences
 
 MOST_POINTS = 150
@@ -147,7 +148,7 @@ def runs_section(evidence: Evidence) -> Section | None:
     evaluations = [(arm.label, str(m.seed), str(m.folder), _played(m.problem_sets)) for arm in evidence.arms for m in arm.members if m.problem_sets]
     tables = []
     if rows:
-        headers = ("arm", "seed", "steps", "tokens sampled", "hours", "commit", "begun (UTC)", "folder")
+        headers = ("arm", "seed", "steps", "tokens sampled", "time", "commit", "begun (UTC)", "folder")
         tables.append(TextTable("Runs", headers, tuple(rows), labels=1))
         tables.append(TextTable("Commands (of each arm's first seed)", ("arm", "command"), tuple(commands), labels=2))
         facts = ("runs", "mulligan", "python", "torch", "transformers", "processor", "cores", "GPUs")
@@ -163,11 +164,11 @@ def _run_facts(run: RunFolder, manifest: Mapping[str, Any]) -> tuple[str, ...]:
     lines = run.metrics()
     trained = [line for line in lines if line.get("stage", "train") == "train"]
     tokens = lines[-1].get("tokens_total") if lines else None
-    hours = sum(line["seconds"] for line in lines if isinstance(line.get("seconds"), (int, float))) / 3600
+    seconds = round(sum(line["seconds"] for line in lines if isinstance(line.get("seconds"), (int, float))))
     git = manifest.get("git") or {}
     commit = f"{git['commit'][:10]}{' (changed)' if git.get('dirty') else ''}" if git.get("commit") else NOTHING
     resumed = f", resumed {len(manifest['resumed'])} times" if manifest.get("resumed") else ""
-    return (f"{len(trained):,}", NOTHING if tokens is None else f"{tokens:,}", plain(hours), commit, f"{manifest.get('created', NOTHING)[:16]}{resumed}")
+    return (f"{len(trained):,}", NOTHING if tokens is None else f"{tokens:,}", str(timedelta(seconds=seconds)), commit, f"{manifest.get('created', NOTHING)[:16]}{resumed}")
 
 
 def _machine(manifest: Mapping[str, Any]) -> tuple[str, ...]:

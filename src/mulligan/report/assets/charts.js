@@ -39,7 +39,8 @@ const Charts = (() => {
   function axisText(value, unit, step) {
     const scaled = unit === "number" ? value : 100 * value;
     const wide = unit === "number" ? step : 100 * step;
-    const digits = Math.max(0, Math.min(6, Math.ceil(-Math.log10(wide) + 0.3)));
+    let digits = 0; // as few as tell one tick from the next: 0.25 needs two
+    while (digits < 6 && Math.abs(wide * 10 ** digits - Math.round(wide * 10 ** digits)) > 1e-6 * wide * 10 ** digits) digits++;
     const text = trimmed(Math.abs(scaled) >= 10000 ? scaled.toLocaleString("en", { maximumFractionDigits: 0 }) : scaled.toFixed(digits));
     if (unit === "percent") return `${text} %`;
     return unit === "points" && scaled > 0 && text !== "0" ? `+${text}` : text;
@@ -67,7 +68,7 @@ const Charts = (() => {
       if (panel.unit !== "number") { low = Math.min(low, 0); high = Math.max(high, 0); }
       const gap = (high - low) * 0.06 || Math.abs(high) * 0.1 || 0.05;
       if (low !== 0) low -= gap;
-      if (high !== 0) high += gap;
+      if (high !== 0 || panel.unit === "points") high += gap;
     }
     const pad = xs.length > 1 ? (xs[xs.length - 1] - xs[0]) * 0.05 : 0.5;
     const x0 = xs[0] - pad, x1 = xs[xs.length - 1] + pad;
@@ -99,8 +100,16 @@ const Charts = (() => {
     return parts;
   }
 
+  /** Measured curves stand a little beside each other, so that their bars do not hide one another. */
+  function asideOf(curve, panel) {
+    const measured = panel.curves.filter((c) => c.kind === "arm" || c.kind === "pass");
+    const place = measured.indexOf(curve);
+    return place < 0 || measured[0].points.length > 12 ? 0 : (place - (measured.length - 1) / 2) * Math.min(2.6, 13 / measured.length);
+  }
+
   function drawCurve(curve, panel, s) {
-    const at = curve.points.map(([x, mean, low, high]) => [s.x(x), s.y(mean), s.y(low), s.y(high)].map((v) => +v.toFixed(2)));
+    const aside = asideOf(curve, panel);
+    const at = curve.points.map(([x, mean, low, high]) => [s.x(x) + aside, s.y(mean), s.y(low), s.y(high)].map((v) => +v.toFixed(2)));
     const path = (points) => points.map(([x, y], i) => `${i ? "L" : "M"}${x} ${y}`).join("");
     const group = svg("g", { class: `curve ${curve.kind} ${colourOf(curve)}`, "data-key": keyOf(curve) });
     const wide = at.some(([, , low, high]) => low !== high);
@@ -212,7 +221,7 @@ const Charts = (() => {
 
   /** A figure with its legend, its caption and its table. */
   function figure(chart, files) {
-    const panels = el("div", { class: chart.panels.length === 1 ? "panels one" : "panels" }, ...chart.panels.map((panel) => drawPanel(panel, chart)));
+    const panels = el("div", { class: ["panels", "panels one", "panels two"][chart.panels.length] || "panels" }, ...chart.panels.map((panel) => drawPanel(panel, chart)));
     const more = el("details", {}, el("summary", {}, "The figures as a table"), ...chart.tables.map(table),
       el("p", { class: "note" }, `Files: ${files}/${chart.name}.png, .svg, .csv`));
     return el("figure", { id: `chart-${chart.name}` }, el("h3", {}, chart.title), legend(chart, panels), panels,

@@ -4,13 +4,15 @@
   const main = document.getElementById("report");
   const data = await Page.data();
   const TONES = { yes: "Shown", partly: "Shown in part", no: "Not shown", open: "Open" };
+  // A figure, its unit and its interval are not torn apart at the end of a line.
+  const glued = (text) => text.replace(/ (?=(?:%|points)(?![a-z]))/g, "\u00a0").replace(/(?<=points) (?=\[)/g, "\u00a0").replace(/\[[^[\]]{1,30}\]/g, (range) => range.replaceAll(" ", "\u00a0"));
 
   function caveats(list) {
     if (!list.length) return null;
     const [first, ...rest] = list;
     return el("div", { class: "caveats" },
-      el("p", {}, el("strong", {}, "But: "), first),
-      rest.length ? el("ul", {}, ...rest.map((text) => el("li", {}, text))) : null);
+      el("p", {}, el("strong", {}, data.headline.tone === "no" ? "Mind: " : "But: "), glued(first)),
+      rest.length ? el("ul", {}, ...rest.map((text) => el("li", {}, glued(text)))) : null);
   }
 
   function head() {
@@ -19,7 +21,7 @@
       el("p", { class: "eyebrow" }, data.title, el("span", {}, data.made)),
       el("h1", {}, h.verdict),
       el("p", { class: "tone" }, TONES[h.tone]),
-      ...h.sentences.map((text) => el("p", { class: "lead" }, text)),
+      ...h.sentences.map((text) => el("p", { class: "lead" }, glued(text))),
       h.tiles.length ? el("dl", { class: "tiles" }, ...h.tiles.map((tile) => el("div", {},
         el("dt", {}, tile.label), el("dd", {}, el("b", {}, tile.value), el("span", {}, tile.interval), tile.note ? el("i", {}, tile.note) : null)))) : null,
       h.basis ? el("p", { class: "basis" }, h.basis) : null,
