@@ -108,7 +108,7 @@ def reproduce(
     complete = run_experiment([r for r in every if arms is None or r.arm in arms or r.arm == WARM_UP], workers=workers, minutes=minutes)
     done = [run for run in every if run.finished]
     if done:
-        write_results(experiment, done, out)
+        write_results(experiment, Path(name).stem, done, out)
     if not complete:
         print(f"time is up: {len(done)} of {len(every)} runs are finished; the same command goes on from here")
     return complete
@@ -210,8 +210,8 @@ def do_arm(run: ArmRun, report: Report) -> None:
 # -------------------------------------------------------------------------------------------------------------- the results
 
 
-def write_results(experiment: Experiment, runs: Sequence[ArmRun], out: Path) -> None:
-    """results.md, results.json, report.html and figures/ in `out`, of the runs that are finished."""
+def write_results(experiment: Experiment, name: str, runs: Sequence[ArmRun], out: Path) -> None:
+    """NAME.md with its figures in NAME/ (as they stand in docs/results), results.json and report.html in `out`, of the runs that are finished."""
     from mulligan.evaluation.arms import read_arms
     from mulligan.report.evidence import Evidence
     from mulligan.report.experiment import experiment_markdown, experiment_table
@@ -224,12 +224,12 @@ def write_results(experiment: Experiment, runs: Sequence[ArmRun], out: Path) -> 
     order = [a for a in (experiment.headline, *experiment.rivals, *experiment.arms, WARM_UP) if a in by_arm]
     arms = read_arms([f"{arm}={','.join(str(r.evaluation.folder) for r in by_arm[arm])}" for arm in dict.fromkeys(order)])
     rivals = [r for r in experiment.rivals if r in by_arm]
-    headline = write_report(arms, out / "report.html", out / "figures", baseline=rivals[0] if rivals else None, title=experiment.title)
+    headline = write_report(arms, out / "report.html", out / name, baseline=rivals[0] if rivals else None, title=experiment.title)
     evidence = Evidence(arms, rivals[0] if rivals else None)
     table = experiment_table(evidence, order[0], rivals)
-    facts = _facts(by_arm)
-    text = experiment_markdown(experiment.title, experiment.caption, facts, headline, table, evaluation_sections(evidence), "figures")
-    (out / "results.md").write_text(text, encoding="utf-8")
+    facts = {"command": f"`mulligan reproduce {name}`"} | _facts(by_arm)
+    text = experiment_markdown(experiment.title, experiment.caption, facts, headline, table, evaluation_sections(evidence), name)
+    (out / f"{name}.md").write_text(text, encoding="utf-8")
     seeds = {arm: [run.seed for run in found] for arm, found in by_arm.items()}
     rows = [dict(zip(table.headers, row, strict=True)) for row in table.rows]
     (out / "results.json").write_text(json.dumps({"title": experiment.title, "seeds": seeds, "facts": facts, "headline": headline.to_json(), "arms": rows}, indent=1), encoding="utf-8")
@@ -237,11 +237,11 @@ def write_results(experiment: Experiment, runs: Sequence[ArmRun], out: Path) -> 
     console.print(table)
     for sentence in (headline.verdict + ".", *headline.sentences, *headline.caveats):
         console.print(sentence, highlight=False)
-    console.print(f"\n{out / 'results.md'}  {out / 'report.html'}", highlight=False, soft_wrap=True)
+    console.print(f"\n{out / f'{name}.md'}  {out / 'report.html'}", highlight=False, soft_wrap=True)
 
 
 def _facts(by_arm: dict[str, list[ArmRun]]) -> dict[str, str]:
-    """Command, seeds, commit and machine, from the manifests of the runs."""
+    """Seeds, commit and machine, from the manifests of the runs."""
     paths = [run.evaluation.folder / "manifest.json" for found in by_arm.values() for run in found]
     manifests = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
     commits = dict.fromkeys(f"`{m['git']['commit'][:12]}`{' with changes' if m['git']['dirty'] else ''}" if m.get("git") else "installed package" for m in manifests)

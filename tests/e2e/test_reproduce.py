@@ -102,7 +102,7 @@ def test_it_runs_stops_goes_on_and_writes_its_results(small: Path, capsys: pytes
     folders = sorted(str(p.parent.relative_to(out)) for p in out.glob("seed-*/*/eval.json"))
     assert folders == sorted([f"seed-{s}/{a}" for s in (3, 4) for a in (WARM_UP, "multi-attempt", "single-turn", "untrained")] + ["seed-3/blind"])
     written = {p: p.stat().st_mtime_ns for p in out.glob("seed-*/*/eval.json")}
-    results = (out / "results.md").read_text()
+    results = (out / "small.md").read_text()
     assert all(arm in results for arm in ("multi-attempt", "single-turn", "blind", "untrained", WARM_UP))
     facts = json.loads((out / "results.json").read_text())
     assert facts["seeds"]["multi-attempt"] == [3, 4] and facts["seeds"]["blind"] == [3]
