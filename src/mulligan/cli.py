@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         error.show()  # type: ignore[attr-defined]
         return 2
     except (KeyboardInterrupt, typer.Abort):
-        goes_on = {"train": ": the same command with --resume goes on from the last checkpoint", "quickstart": ": the same command goes on where it was"}
+        goes_on = {"train": ": the same command with --resume goes on from the last checkpoint", "quickstart": ": the same command goes on where it was", "reproduce": ": the same command goes on where it was"}
         print(f"interrupted{goes_on.get(arguments[0] if arguments else '', '')}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # the reader has seen enough (mulligan ... | head)
@@ -321,6 +321,27 @@ def _progress(name: str, total: int) -> Iterator[Callable[[object], None]]:
         yield lambda _: progress.advance(task)
 
 
+# ------------------------------------------------------------------------------------------------------------------- view
+
+
+@app.command()
+def view(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="run folder, evaluation folder, or .parquet file of dialogues")],
+    out: Annotated[Path, typer.Option(help="the page to write")] = Path("view.html"),
+    steps: Annotated[str | None, typer.Option(help="which steps: 0-40,80,end (end: the evaluation after the last); by default all")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="at most N dialogues: whole problems, drawn by a hash of their ids; by default all")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="folder, Hub id or .gguf file; by default that of the run or of its model")] = None,
+    max_megabytes: Annotated[float, typer.Option(min=1, help="refuse to write a larger page")] = 100,
+) -> None:
+    """Dialogues as one HTML page to look at: chat and verdicts, tokens with log-prob and advantage, one problem from step to step."""
+    from mulligan.report.view import write_view
+
+    done = write_view(run, out, steps=steps, limit=limit, tokenizer=tokenizer, max_megabytes=max_megabytes)
+    if done["tokenizer"] is None:
+        print("warning: no tokenizer found: the page shows tokens by their numbers; give --tokenizer MODEL", file=sys.stderr)
+    print(f"written: {out} ({done['dialogues']:,} dialogues, {done['tokens']:,} tokens, {done['bytes'] / 1e6:.1f} MB)")
+
+
 # ------------------------------------------------------------------------------------------------------------------ grade
 
 
@@ -454,6 +475,23 @@ def quickstart(out: Annotated[Path, typer.Option(help="folder for the table, the
 
     _quiet()
     run_quickstart(out)
+
+
+@app.command()
+def reproduce(
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="an experiment of recipes/experiments (readings, guess, ...), or a file like those")],
+    out: Annotated[Path | None, typer.Option(help="folder of the runs and the results; by default runs/reproduce/TABLE")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="the first so many seeds of the experiment; by default all")] = None,
+    arms: Annotated[str | None, typer.Option(help="these arms alone, with commas between; by default all")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="runs at once, one thread each")] = 2,
+    minutes: Annotated[float | None, typer.Option(min=0.0, help="stop after so long; the same command goes on from there")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Run an experiment of docs/results anew, every arm with every seed, and write its tables and figures."""
+    from mulligan.reproduce import reproduce as run
+
+    _quiet()
+    run(table, out or Path("runs/reproduce") / Path(table).stem, seeds=seeds, arms=arms.split(",") if arms else None, workers=workers, minutes=minutes, overrides=tuple(overrides or ()))
 
 
 @app.command()

@@ -139,6 +139,8 @@ class ProtocolConfig(Section):
         description="none | verdict | verdict and attempts left | a template with fields {n} {s} {attempt} {answer} {outcome} {reason} and the verdict's own | module:function",
     )
     feedback_role: Literal["user", "system"] = "user"
+    hidden_feedback: str | None = Field(default=None, description="what a control of the evaluation says instead of the feedback, so that the verdict stays hidden; fields {n} {s}; None: 'Please give another answer.', with the attempts left where the feedback has them")
+    history: Literal["full", "none"] = Field(default="full", description="none: every attempt sees the question and the number of attempts left, but no earlier attempt (a control)")
     stop: Literal["answer", "end_of_turn"] = "answer"
     max_attempt_tokens: int = Field(default=512, ge=1)
     max_dialogue_tokens: int = Field(default=2048, ge=2, description="prompt, attempts and feedback together")
@@ -197,7 +199,7 @@ class SamplingConfig(Section):
     prefill_tokens: int = Field(default=1024, ge=16, description="prompt and feedback tokens read in one forward pass, at most")
 
 
-AdvantageName = Literal["gae", "grpo", "dr_grpo", "rloo", "reinforce++", "attempt"]
+AdvantageName = Literal["gae", "grpo", "dr_grpo", "rloo", "pass@k", "reinforce++", "attempt"]
 
 
 class AdvantageConfig(Section):
@@ -206,6 +208,7 @@ class AdvantageConfig(Section):
     lam: float = Field(default=0.99, ge=0, le=1, description="gae: lambda per sampled token")
     normalize: Literal["none", "batch"] = Field(default="batch", description="whiten over the batch's tokens (gae, reinforce++) or scale by the batch's standard deviation (attempt)")
     one_step: bool = Field(default=False, description="attempt: 1 - V(t) on success and V(t+1) - V(t) on failure instead of outcome - V(t)")
+    k: int = Field(default=5, ge=1, description="pass@k: samples of which one is to be right; train.group_size must be above it")
     min_count: int = Field(default=4, ge=1, description="attempt: rollouts of the group needed for a baseline of its own; else the batch's")
 
 
@@ -363,6 +366,8 @@ class Recipe(Section):
             faults.append("protocol.max_attempt_tokens must be below protocol.max_dialogue_tokens: lower the one or raise the other")
         if self.advantage.name in ("grpo", "dr_grpo", "rloo") and self.train.group_size < 2:
             faults.append(f"advantage.name = {self.advantage.name!r} compares the rollouts of a group: set train.group_size to 2 or more")
+        if self.advantage.name == "pass@k" and self.train.group_size <= self.advantage.k:
+            faults.append(f"advantage.name = 'pass@k' compares a rollout with sets of advantage.k = {self.advantage.k} others: set train.group_size above it")
         if self.train.minibatches > dialogues:
             faults.append(f"train.minibatches = {self.train.minibatches} is more than the {dialogues} dialogues of a step: lower it")
         if self.sampling.temperature == 0:

@@ -62,6 +62,7 @@ class Protocol:
         self.config = config
         self.attempts = attempts
         self.reward = reward
+        self._hidden = _hidden_feedback(config)
         faults = _template_faults(config)
         self._feedback: FeedbackFunction | None = None
         try:
@@ -120,6 +121,11 @@ class Protocol:
         if not isinstance(text, str):
             raise ConfigError(f"protocol.feedback = {self.config.feedback!r} returned {type(text).__name__}: it must return a str")
         return text
+
+    def hidden_feedback(self, attempts_left: int) -> str:
+        """Text of the turn that asks for another attempt without a word on the last one (a control of the evaluation)."""
+        _at_least_one(attempts_left, "attempts_left")
+        return fill(self._hidden, _counted(attempts_left), "protocol.hidden_feedback")
 
     def finished(self, outcomes: Sequence[Outcome], n: int) -> bool:
         """Whether a dialogue with `n` attempts allowed is over: solved, ungradable, or the budget is used up."""
@@ -230,11 +236,19 @@ def _template_faults(config: ProtocolConfig) -> list[str]:
     faults = _unknown_fields(config.system, ("n", "s"), "protocol.system")
     faults += _unknown_fields(config.question, ("question", "n", "s"), "protocol.question")
     faults += _unknown_fields(config.budget_text, ("n", "s"), "protocol.budget_text")
+    faults += _unknown_fields(_hidden_feedback(config), ("n", "s"), "protocol.hidden_feedback")
     if "question" not in _names(config.question):
         faults.append("protocol.question never shows the question: put the field {question} into it")
     if not config.state_budget and _states_budget(config):
         faults.append("protocol.state_budget is false, but protocol.system or protocol.question states {n}: drop the field or set state_budget = true")
     return faults
+
+
+def _hidden_feedback(config: ProtocolConfig) -> str:
+    if config.hidden_feedback is not None:
+        return config.hidden_feedback
+    counts = config.feedback == "verdict and attempts left" or "n" in _names(config.feedback)
+    return _ASK_AGAIN + (_ATTEMPTS_LEFT if counts else "")
 
 
 def _states_budget(config: ProtocolConfig) -> bool:

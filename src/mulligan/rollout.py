@@ -1,6 +1,7 @@
 """Play dialogues: protocol x chat x sampler x grader. One dialogue reads top to bottom in `Player._play`.
 
-There is one rollout path for training, evaluation and the supervised warm-up; they differ in who answers (`open_dialogue`).
+There is one rollout path for training, evaluation, its controls and the supervised warm-up; they differ in who answers
+(`open_dialogue`) and in what an attempt gets to see of the earlier ones (`condition`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from mulligan.chat import Chat
+from mulligan.conditions import Condition, attempt_key
 from mulligan.errors import ContextOverflow, MulliganError, RunError
 from mulligan.grading import Grader
 from mulligan.protocol import Protocol, draw_key
@@ -58,19 +60,23 @@ class Player:
         stage: str = "train",
         on_done: Callable[[Rollout], None] | None = None,
         open_dialogue: OpenDialogue | None = None,
+        condition: str = "normal",
+        donors: Sequence[Group] = (),
     ) -> list[Group]:
         """Play `group_size` dialogues of each problem; groups come back in the order of `problems`.
 
-        `budget` None draws it from the recipe's distribution. Every draw is keyed by (seed, stage, step, problem, rollout).
+        `budget` None draws it from the recipe's distribution. Every draw is keyed by (seed, stage, step, problem, rollout), and the
+        same under every `condition` (see `conditions`; `donors` are the dialogues that some of them borrow from).
 
         Raises:
+            ConfigError: an unknown condition, or one that needs donors without any.
             ContextOverflow: a prompt leaves no room for an answer.
             RunError: every dialogue broke (one that breaks alone comes back with `error` set).
         """
         params = params or SamplingParams()
         opener = open_dialogue or (lambda problem, key: self.sampler.open(key=key, params=params))
         slots = self._slots(problems, f"{stage}:{seed}", step, group_size, budget)
-        rollouts = asyncio.run(self._play_all(slots, opener, step, on_done))
+        rollouts = asyncio.run(self._play_all(slots, opener, step, Condition(condition, self.protocol, donors), on_done))
         if rollouts and all(r.error for r in rollouts):
             raise RunError(f"every dialogue of step {step} broke, the first with: {rollouts[0].error}")
         return [Group(p, tuple(rollouts[i * group_size : (i + 1) * group_size])) for i, p in enumerate(problems)]
@@ -87,9 +93,11 @@ class Player:
                 slots.append(Slot(problem, index, drawn, draw_key(salt, step, problem.id, index)))
         return slots
 
-    async def _play_all(self, slots: list[Slot], opener: OpenDialogue, step: int, on_done: Callable[[Rollout], None] | None) -> list[Rollout]:
+    async def _play_all(
+        self, slots: list[Slot], opener: OpenDialogue, step: int, condition: Condition, on_done: Callable[[Rollout], None] | None
+    ) -> list[Rollout]:
         async def one(slot: Slot) -> Rollout:
-            rollout = await self._play(slot, opener, step)
+            rollout = await self._play(slot, opener, step, condition)
             if on_done is not None:
                 on_done(rollout)
             return rollout
@@ -111,10 +119,10 @@ class Player:
             )
         return ids
 
-    async def _play(self, slot: Slot, opener: OpenDialogue, step: int) -> Rollout:
+    async def _play(self, slot: Slot, opener: OpenDialogue, step: int, condition: Condition) -> Rollout:
         """One dialogue, from the prompt to the last verdict."""
         problem, budget = slot.problem, slot.budget
-        transcript, attempts = Transcript(), []
+        transcript, attempts, told = Transcript(), [], []
         cut, error = False, None
         new_ids = self.prompt_ids(problem, budget)
         dialogue = opener(problem, slot.key)
@@ -123,28 +131,37 @@ class Player:
                 transcript.append_forced(new_ids)
                 attempt = await self._attempt(dialogue, new_ids, problem, transcript, len(attempts) + 1)
                 attempts.append(attempt)
-                if self.protocol.finished([a.outcome for a in attempts], budget) or attempt.stop is StopReason.DIALOGUE_LENGTH:
+                told.append(condition.told(problem, attempt, attempt_key(slot.key, attempt.index, condition.name)))
+                if told[-1].outcome is not attempt.outcome:
+                    attempts[-1] = attempt = dataclasses.replace(attempt, told=told[-1].outcome)
+                if self.protocol.finished([a.outcome for a in told], budget) or attempt.stop is StopReason.DIALOGUE_LENGTH:
                     break
                 try:
-                    text = self.protocol.feedback(problem, attempts, budget - len(attempts))
+                    text, new_ids = self._next(slot, condition, told, turn_closed=attempt.stop is StopReason.END_OF_TURN)
                 except MulliganError:
                     raise  # the recipe's to mend: a template's field
                 except Exception as failure:  # a user's feedback function: a broken dialogue is data, not a crash
                     error = f"feedback: {type(failure).__name__}: {failure}"
                     break
-                new_ids = self.chat.bridge_ids(text, self.protocol.config.feedback_role, turn_closed=attempt.stop is StopReason.END_OF_TURN)
-                if len(transcript) + len(new_ids) >= self.dialogue_limit:
+                read = 0 if condition.fresh_contexts else self._length(transcript)
+                if read + len(new_ids) >= self.dialogue_limit:
                     cut = True
                     break
+                if condition.fresh_contexts:
+                    dialogue.close()
+                    dialogue = opener(problem, attempt_key(slot.key, len(attempts), "context"))
+                    transcript.begin_context()
                 attempts[-1] = dataclasses.replace(attempt, feedback=text)
         finally:
             dialogue.close()
+        # Where an attempt was told something else than the truth, no reward was earned; controls are not trained on.
+        lied = any(a.told is not None for a in attempts)
         return Rollout(
             problem=problem,
             transcript=transcript,
             attempts=tuple(attempts),
             budget=budget,
-            rewards=self.protocol.rewards([a.outcome for a in attempts]),
+            rewards=(0.0,) * len(attempts) if lied else self.protocol.rewards([a.outcome for a in attempts]),
             step=step,
             index=slot.index,
             policy_version=self.sampler.policy_version,
@@ -152,10 +169,31 @@ class Player:
             error=error,
         )
 
+    def _next(self, slot: Slot, condition: Condition, told: Sequence[Attempt], *, turn_closed: bool) -> tuple[str | None, list[int]]:
+        """What the next attempt is shown: the feedback's text (None where there is none), and the tokens to append."""
+        left, role = slot.budget - len(told), self.protocol.config.feedback_role
+        if not condition.fresh_contexts:
+            text = condition.feedback(slot.problem, told, left)
+            return text, self.chat.bridge_ids(text, role, turn_closed=turn_closed)
+        if condition.name == "history_blind":
+            return None, self.prompt_ids(slot.problem, left)
+        ids = self.prompt_ids(slot.problem, slot.budget)
+        lender, failed = condition.foreign(slot.problem, len(told), attempt_key(slot.key, len(told), "foreign"))
+        for attempt in lender.attempts[:failed]:
+            ids += lender.transcript.token_ids[attempt.start : attempt.end]
+            text = self.protocol.feedback(lender.problem, lender.attempts[: attempt.index], slot.budget - attempt.index)
+            ids += self.chat.bridge_ids(text, role, turn_closed=attempt.stop is StopReason.END_OF_TURN)
+        return None, ids
+
+    @staticmethod
+    def _length(transcript: Transcript) -> int:
+        """Tokens of the context that is being read."""
+        return len(transcript) - transcript.context_starts[-1]
+
     async def _attempt(self, dialogue: Dialogue, new_ids: list[int], problem: Problem, transcript: Transcript, index: int) -> Attempt:
         """Draw one attempt and grade it: only its own sampled tokens are ever shown to the grader."""
         config = self.protocol.config
-        room = self.dialogue_limit - len(transcript)
+        room = self.dialogue_limit - self._length(transcript)
         completion = await dialogue.sample(
             new_ids, max_tokens=min(config.max_attempt_tokens, room), stop=self.chat.stop(config.stop, self.answer_format), end_ids=self.chat.end_ids
         )

@@ -32,6 +32,7 @@ ATTEMPT = pa.struct(
         ("reason", pa.string()),
         ("ms", pa.float64()),
         ("feedback", pa.string()),
+        ("told", pa.string()),
     ]
 )
 
@@ -54,6 +55,7 @@ SCHEMA = pa.schema(
         ("logprobs", pa.list_(pa.float32())),
         ("full_logprobs", pa.list_(pa.float32())),
         ("advantages", pa.list_(pa.float32())),
+        ("context_starts", pa.list_(pa.int32())),
         ("attempts", pa.list_(ATTEMPT)),
         ("cut", pa.bool_()),
         ("error", pa.string()),
@@ -61,7 +63,8 @@ SCHEMA = pa.schema(
     ]
 )
 """`k` is the budget of attempts; `rollout` the index within the group; `attempts[i].start:end` spans of sampled tokens;
-`advantages` (per token, 0 on forced ones) is null where nothing was trained; `cut`: ended by the dialogue's token cap with attempts left."""
+`advantages` (per token, 0 on forced ones) is null where nothing was trained; `context_starts`: where the policy began anew, without sight of
+what comes before ([0] for a dialogue); `attempts[i].told`: the outcome that a control told instead of the true one; `cut`: ended by the dialogue's token cap with attempts left."""
 
 
 def rollout_table(
@@ -161,6 +164,7 @@ def _row(rollout: Rollout, advantages: Sequence[float] | np.ndarray | None) -> d
         "logprobs": transcript.logprobs,
         "full_logprobs": transcript.full_logprobs,
         "advantages": None if advantages is None else [float(next(values)) if sampled else 0.0 for sampled in transcript.sampled],
+        "context_starts": transcript.context_starts,
         "attempts": [_attempt(attempt) for attempt in rollout.attempts],
         "cut": rollout.cut,
         "error": _text(rollout.error),
@@ -180,6 +184,7 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
         "reason": _text(attempt.verdict.reason),
         "ms": attempt.verdict.ms,
         "feedback": _text(attempt.feedback),
+        "told": attempt.told.value if attempt.told is not None else None,
     }
 
 

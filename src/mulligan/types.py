@@ -109,6 +109,8 @@ class Attempt:
     verdict: Verdict
     feedback: str | None = None
     """The text that the policy was shown after this attempt; None after the last."""
+    told: Outcome | None = None
+    """What the policy was told instead of the outcome, where a control of the evaluation made it something else."""
 
     @property
     def outcome(self) -> Outcome:
@@ -122,7 +124,7 @@ class Attempt:
 class Transcript:
     """The tokens of a dialogue, exactly as sampled or forced. Grows only by `append_forced` and `append_sampled`."""
 
-    __slots__ = ("full_logprobs", "logprobs", "sampled", "token_ids")
+    __slots__ = ("context_starts", "full_logprobs", "logprobs", "sampled", "token_ids")
 
     def __init__(self) -> None:
         self.token_ids: list[int] = []
@@ -131,9 +133,17 @@ class Transcript:
         """Of the distribution drawn from (temperature and top-p applied); 0 for forced tokens."""
         self.full_logprobs: list[float] = []
         """Of the model's full softmax at temperature 1; equal to `logprobs` where nothing reshaped it."""
+        self.context_starts: list[int] = [0]
+        """Where the policy began anew, without sight of what comes before: [0] for a dialogue, one per attempt where attempts are
+        blind to their history. Tokens of one context are trained, and attend, together."""
 
     def __len__(self) -> int:
         return len(self.token_ids)
+
+    def begin_context(self) -> None:
+        """What is appended from here on is read without anything before it."""
+        if self.token_ids:
+            self.context_starts.append(len(self.token_ids))
 
     def append_forced(self, ids: Sequence[int]) -> None:
         """Append tokens that the policy did not choose (prompt, feedback)."""

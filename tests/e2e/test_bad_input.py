@@ -258,6 +258,16 @@ def test_arms_that_contradict_each_other(run: Callable[..., Result]) -> None:
     assert "both arms would be the same" in one_line(run("train", write_recipe(), "--both-arms", "attempts=fixed(1)"))
 
 
+def test_viewing_what_is_not_there(run: Callable[..., Result]) -> None:
+    assert one_line(run("view", "absent")).startswith("absent: no such file or folder; name a run folder")
+    Path("empty").mkdir()
+    assert one_line(run("view", "empty")).startswith("empty: no dialogues in this folder")
+    Path("a.parquet").write_text("no")
+    assert one_line(run("view", "a.parquet")).startswith("a.parquet: not a readable Parquet file")
+    assert "'x' is no step" in one_line(run("view", "a.parquet", "--steps", "3,x"))
+    assert not Path("view.html").exists()
+
+
 # ----------------------------------------------------------------------------------------------------------------- grading
 
 

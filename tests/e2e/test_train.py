@@ -232,6 +232,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "budget per rollout": {"protocol__budget_per": "rollout", "attempts": "weights(1,0,2)"},
     "end of turn, verdict": {"protocol__stop": "end_of_turn", "protocol__feedback": "wrong {n}"},
     "reward options": {"reward": {"discount": 0.9, "no_answer_cost": 0.1}},
+    "blind attempts": {"protocol__history": "none"},
+    "blind attempts, gae, importance cap, kl": {"protocol__history": "none", "advantage__name": "gae", "loss": {"importance_cap": 2.0, "kl": 0.1}},
+    "pass@k": {"advantage": {"name": "pass@k", "k": 2}, "train__group_size": 8},
     "8-bit rollouts": {"sampling__rollout_precision": "int8"},
     "evaluation on the way": {"train__eval_every": 1, "problems__eval": ["builtin:guess?low=1&high=4&split=test"]},
 }
@@ -298,6 +301,26 @@ def test_how_the_work_is_cut_changes_next_to_nothing(name: str, tmp_path: Path):
         assert one["loss"] == pytest.approx(two["loss"], rel=1e-3, abs=1e-5)
         assert one["grad_norm"] == pytest.approx(two["grad_norm"], rel=1e-3)
         assert one.get("reward") == two.get("reward")
+
+
+def test_attempts_that_are_blind_to_their_history(tmp_path: Path):
+    """Every attempt is read by itself; what was drawn in it is what the model says of the question and the attempts left alone."""
+    run = train(tiny(**BASE | {"protocol__history": "none"}), tmp_path / "r", display=QUIET)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(run / "model"), AutoTokenizer.from_pretrained(run / "model")
+    model.load_state_dict(load(run / "checkpoints" / "step_000006")["workers"]["learner"]["model"])  # 5 + 1 updates: plays step 1
+    several = 0
+    for row in rollouts_of(run)["step_000001.parquet"]:
+        starts = row["context_starts"]
+        assert len(starts) == len(row["attempts"])
+        several += len(starts) > 1
+        for t, (start, attempt) in enumerate(zip(starts, row["attempts"], strict=True)):
+            ids = row["token_ids"][start : attempt["end"]]
+            assert tokenizer.decode(ids[: attempt["start"] - start]).split()[1] == str(row["k"] - t)
+            with torch.no_grad():
+                logprobs = model(torch.tensor([ids])).logits[0, :-1].log_softmax(-1).gather(-1, torch.tensor(ids)[1:, None]).squeeze(-1).numpy()
+            count = attempt["end"] - attempt["start"]
+            np.testing.assert_allclose(logprobs[-count:], row["logprobs"][attempt["start"] : attempt["end"]], atol=1e-4)
+    assert several >= 3
 
 
 def test_a_critic_that_learns_first(tmp_path: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from mulligan.config import AdvantageConfig
 from mulligan.errors import ConfigError
-from mulligan.learning.advantages import Scope, compute_advantages, discounted_returns, gae
+from mulligan.learning.advantages import Scope, compute_advantages, discounted_returns, gae, pass_at_k_advantage, rloo
 from mulligan.types import Attempt, Group, Problem, Rollout, StopReason, Transcript, Verdict, VerdictKind
 
 NAMES = ["gae", "grpo", "dr_grpo", "rloo", "reinforce++", "attempt"]
@@ -404,6 +405,7 @@ OPTIONS = [
     ("attempt", "normalize", "none"),
     ("attempt", "one_step", True),
     ("attempt", "min_count", 2),
+    ("pass@k", "k", 2),
 ]
 MIXED = [FOUR, group(rollout("C", budget=2), rollout("WC"), rollout("WC"), rollout("WW", rewards=[0.0, -1.0]))]
 
@@ -429,3 +431,47 @@ def test_the_inputs_are_left_alone():
     values, kl = [np.ones(r.num_sampled) for r in FOUR.rollouts], [np.ones(r.num_sampled) for r in FOUR.rollouts]
     estimate([FOUR], "gae", values=values, kl_penalty=kl)
     assert all((v == 1).all() for v in [*values, *kl])
+
+
+# ----------------------------------------------------------------------------------------------------------------- pass@k
+
+
+def test_pass_at_k_with_literal_numbers():
+    # Four rollouts, one right, k = 2. The right one: 1, less the others' 0. A wrong one: of the 3 sets of 2 that hold it, 1 holds the
+    # right one; the 3 sets of 2 among the other three: 2 do.
+    found = pass_at_k_advantage(np.array([True, False, False, False]), 2)
+    close([found], [[1.0, 1 / 3 - 2 / 3, 1 / 3 - 2 / 3, 1 / 3 - 2 / 3]])
+
+
+def test_pass_at_1_is_leave_one_out_on_successes():
+    solved = np.array([True, False, True, False, False])
+    close([pass_at_k_advantage(solved, 1)], [rloo(solved.astype(float))])
+
+
+@given(p=st.floats(0.05, 0.95), k=st.integers(1, 3), extra=st.integers(1, 3))
+@settings(deadline=None, max_examples=30)
+def test_pass_at_k_is_the_gradient_of_pass_at_k_on_a_coin(p, k, extra):
+    """One logit, success with probability p: E[sum_i A_i dlog pi / dtheta] summed over every outcome of the group must be d pass@k / dtheta
+    times group / k... that is, sum_i A_i counts every member of a set of k once."""
+    group_size = k + extra
+    expected = 0.0
+    for outcome in itertools.product([True, False], repeat=group_size):
+        solved = np.array(outcome)
+        probability = p ** solved.sum() * (1 - p) ** (group_size - solved.sum())
+        score = np.where(solved, 1 - p, -p)  # d log pi / d theta with p = sigmoid(theta)
+        expected += probability * float((pass_at_k_advantage(solved, k) * score).mean())
+    derivative = (1 - p) ** (k - 1) * p * (1 - p)  # d (1 - (1 - p)^k) / d theta, divided by k
+    assert expected == pytest.approx(derivative, abs=1e-9)
+
+
+def test_pass_at_k_in_a_batch_counts_dialogues_not_rewards_and_leaves_small_groups_out():
+    groups = [group(rollout("WC"), rollout("WW"), rollout("WW"), rollout("C")), group(rollout("C"), rollout("W"), rollout("U"), rollout("U"))]
+    found = estimate(groups, "pass@k", k=2).advantages
+    close([found[0]], [np.full(4, 1 - (1 - 1 / 3))])
+    close([found[3]], [np.full(2, 1 - (1 - 1 / 3))])
+    assert all(not np.any(a) for a in found[4:])
+
+
+def test_pass_at_k_wants_more_than_k_rollouts():
+    with pytest.raises(ValueError, match="pass@4 needs groups of more than 4 rollouts, got 4"):
+        pass_at_k_advantage(np.array([True, False, False, False]), 4)

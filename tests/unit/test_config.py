@@ -135,7 +135,7 @@ def test_no_text_breaks_the_parser_otherwise_than_by_its_own_fault(text: str) ->
         ({"optimizer": {"grad_clp": 1}}, "unknown key 'optimizer.grad_clp'; did you mean 'grad_clip'?"),
         ({"warmup": {"optimizer": {"schedul": "linear"}}}, "unknown key 'warmup.optimizer.schedul'; did you mean 'schedule'?"),
         ({"model": {"path": "tiny:", "tiny": {"layer": 2}}}, "unknown key 'model.tiny.layer'; did you mean 'layers'?"),
-        ({"advantage": {"name": "grop"}}, "advantage.name: 'grop' is not known; use 'gae', 'grpo', 'dr_grpo', 'rloo', 'reinforce++' or 'attempt' (did you mean 'grpo'?)"),
+        ({"advantage": {"name": "grop"}}, "advantage.name: 'grop' is not known; use 'gae', 'grpo', 'dr_grpo', 'rloo', 'pass@k', 'reinforce++' or 'attempt' (did you mean 'grpo'?)"),
         ({"optimizer": {"schedule": "step"}}, "optimizer.schedule: 'step' is not known; use 'constant', 'linear' or 'cosine'"),
         ({"model": {}}, "'model.path' is missing: set it in the recipe"),
         ({"optimizer": {"lr": 0}}, "optimizer.lr: Input should be greater than 0"),

@@ -1,5 +1,7 @@
 """Dialogues to Parquet and back: nothing is lost, nothing half-written."""
 
+import dataclasses
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -7,7 +9,7 @@ from fake_dialogues import problem, rollout
 
 from mulligan.errors import RunError
 from mulligan.transcripts import SCHEMA, read_rollouts, rollout_table, write_table
-from mulligan.types import Group, Problem
+from mulligan.types import Group, Outcome, Problem
 
 
 def groups():
@@ -29,11 +31,12 @@ def test_a_row_holds_the_dialogue_as_it_was(tmp_path):
     assert first["logprobs"] == [0] * 4 + [-0.5] * 2 + [0] * 3 + [-0.5] * 3
     assert first["full_logprobs"] == [0] * 4 + [-0.25] * 2 + [0] * 3 + [-0.25] * 3
     assert first["advantages"] is None
+    assert first["context_starts"] == [0]
     assert first["error"] is None
     assert first["policy_version"] == 3
     wrong, right = first["attempts"]
     assert wrong == {
-        "index": 1, "start": 4, "end": 6, "text": "text 1", "stop": "answer", "outcome": "wrong", "answer": "3", "reason": None, "ms": 1.5, "feedback": "wrong",
+        "index": 1, "start": 4, "end": 6, "text": "text 1", "stop": "answer", "outcome": "wrong", "answer": "3", "reason": None, "ms": 1.5, "feedback": "wrong", "told": None,
     }  # fmt: skip
     assert (right["outcome"], right["start"], right["end"], right["feedback"]) == ("correct", 9, 12, None)
     assert second["attempts"][0]["outcome"] == "truncated"
@@ -99,3 +102,13 @@ def test_reading_says_what_is_wrong(tmp_path):
     pq.write_table(pa.table({"a": [1]}), tmp_path / "broken.parquet")
     with pytest.raises(RunError, match="column 'problem_id' is missing"):
         read_rollouts(tmp_path)
+
+
+def test_contexts_and_what_was_told_are_kept():
+    p = problem(1)
+    made = rollout(p, ["w", "c"])
+    made.transcript.context_starts.append(9)
+    told = dataclasses.replace(made, attempts=(dataclasses.replace(made.attempts[0], told=Outcome.CORRECT), made.attempts[1]))
+    (row,) = rollout_table([Group(p, (told,))], stage="random_verdict", step=2).to_pylist()
+    assert row["context_starts"] == [0, 9]
+    assert [a["told"] for a in row["attempts"]] == ["correct", None]

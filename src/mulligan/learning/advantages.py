@@ -8,6 +8,7 @@ Suffixes of names: `_G` rollout of a group, `_A` attempt, `_T` sampled token of 
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from enum import IntEnum
 from itertools import accumulate
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from mulligan.config import AdvantageConfig
 from mulligan.errors import ConfigError
@@ -53,6 +54,7 @@ class Episode:
     """Reward of each attempt; a KL penalty, where one is in the reward, is already taken off."""
     rewards_T: np.ndarray
     """The same rewards token by token: an attempt's reward stands on its last token, each penalty on its own."""
+    solved: bool
     cut: bool
     """A token limit stopped it while more was to come (truncated); otherwise its end is the task's own end (terminated)."""
 
@@ -131,6 +133,27 @@ def rloo(rewards_G: Float[np.ndarray, " G"]) -> Float[np.ndarray, " G"]:
 
 
 GROUP_ESTIMATORS = {"grpo": grpo, "dr_grpo": dr_grpo, "rloo": rloo}
+
+
+def pass_at_k_advantage(solved_G: Bool[np.ndarray, " G"], k: int) -> Float[np.ndarray, " G"]:
+    """Advantages whose policy gradient is that of pass@k, without bias, from G > k rollouts (Walder and Karkhanis 2025, "Pass@K
+    Policy Optimization", arXiv 2505.15201).
+
+    Rollout i is worth the share of the sets of k that hold it and have a success: 1 if it is one itself, else
+    `rho(G - 1, c_i, k - 1)`, with c_i successes among the others and `rho(n, c, k) = 1 - C(n - c, k) / C(n, k)`. Taken off is what the
+    others alone are worth, `rho(G - 1, c_i, k)`, which does not depend on i's own draw. With k = 1 this is `rloo` on 0/1 rewards.
+    """
+    group = len(solved_G)
+    if group <= k:
+        raise ValueError(f"pass@{k} needs groups of more than {k} rollouts, got {group}")
+    others_G = solved_G.sum() - solved_G
+    worth_G = np.where(solved_G, 1.0, [_any_solved(group - 1, int(c), k - 1) for c in others_G])
+    return worth_G - np.array([_any_solved(group - 1, int(c), k) for c in others_G])
+
+
+def _any_solved(n: int, c: int, k: int) -> float:
+    """Share of the sets of k out of n rollouts, c of them successes, that hold a success."""
+    return 1.0 - math.comb(n - c, k) / math.comb(n, k)
 
 
 # ----------------------------------------------------------------------------------------------------- estimator by attempt
@@ -328,7 +351,7 @@ def _episode(rollout: Rollout, group: int, penalty_T: np.ndarray | None) -> Epis
         rewards_A = rewards_A - [part.sum() for part in np.split(np.asarray(penalty_T, dtype=np.float64), ends_A[:-1])]
     # A cut attempt in which an answer stands is a complete one: only a later attempt could be missing.
     more = rollout.attempts[-1].outcome is Outcome.TRUNCATED or len(rollout.attempts) < rollout.budget
-    return Episode(group, rollout.budget, num_tokens_A, rewards_A, rewards_T, rollout.truncated and not rollout.solved and more)
+    return Episode(group, rollout.budget, num_tokens_A, rewards_A, rewards_T, rollout.solved, rollout.truncated and not rollout.solved and more)
 
 
 def _gae_batch(episodes: Sequence[Episode], values: Sequence[np.ndarray], config: AdvantageConfig) -> list[np.ndarray]:
@@ -346,7 +369,12 @@ def _group_batch(episodes: Sequence[Episode], config: AdvantageConfig) -> list[n
         members[episode.group].append(i)
     found = [np.zeros(0)] * len(episodes)
     for indices in members.values():
-        advantages_G = GROUP_ESTIMATORS[config.name](np.array([episodes[i].reward for i in indices]))
+        if config.name == "pass@k":
+            solved_G = np.array([episodes[i].solved for i in indices])
+            # Ungradable rollouts may leave a group too small to tell anything.
+            advantages_G = pass_at_k_advantage(solved_G, config.k) if len(indices) > config.k else np.zeros(len(indices))
+        else:
+            advantages_G = GROUP_ESTIMATORS[config.name](np.array([episodes[i].reward for i in indices]))
         for i, advantage in zip(indices, advantages_G, strict=True):
             found[i] = np.full(len(episodes[i].rewards_T), advantage)
     return found

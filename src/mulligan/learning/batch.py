@@ -31,6 +31,14 @@ class TrainSequence:
     def of(cls, transcript: Transcript, **columns: np.ndarray) -> TrainSequence:
         return cls(transcript.token_ids, np.flatnonzero(transcript.sampled), columns)
 
+    @classmethod
+    def contexts_of(cls, transcript: Transcript) -> list[TrainSequence]:
+        """One sequence per context: a dialogue is one, attempts that are blind to their history are one each. Their actions, joined in
+        order, are the transcript's."""
+        ends = [*transcript.context_starts[1:], len(transcript)]
+        sampled = np.asarray(transcript.sampled, dtype=bool)
+        return [cls(transcript.token_ids[a:b], np.flatnonzero(sampled[a:b])) for a, b in zip(transcript.context_starts, ends, strict=True)]
+
     @property
     def num_actions(self) -> int:
         return len(self.actions)

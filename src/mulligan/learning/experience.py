@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from mulligan.types import Group
 
 @dataclass(frozen=True, slots=True)
 class Experience:
-    """`sequences` holds the trainable rollouts; `advantages` one array per rollout of the groups, flattened, for the record."""
+    """`sequences` holds the contexts of the trainable rollouts (one each, unless attempts are blind to their history); `advantages` one array per rollout of the groups, flattened, for the record."""
 
     sequences: list[TrainSequence]
     advantages: list[np.ndarray]
@@ -32,31 +33,39 @@ def make_experience(groups: Sequence[Group], learner: Learner, recipe: Recipe) -
     same weights; the drift is logged); with top-p, or with importance weights, the learner recomputes them.
     """
     rollouts = [r for g in groups for r in g.rollouts]
-    plain = [TrainSequence.of(r.transcript) for r in rollouts]
-    sampler = [np.asarray(r.transcript.logprobs, dtype=np.float32)[s.actions] for r, s in zip(rollouts, plain, strict=True)]
+    parts = [TrainSequence.contexts_of(r.transcript) for r in rollouts]
+    plain = list(chain(*parts))
+
+    def per_rollout(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """What is known per context, joined per rollout."""
+        left = iter(arrays)
+        return [np.concatenate([next(left) for _ in contexts]) for contexts in parts]
+
+    sampler = [np.asarray(r.transcript.logprobs, dtype=np.float32)[np.asarray(r.transcript.sampled, dtype=bool)] for r in rollouts]
     recompute = recipe.sampling.top_p < 1 or recipe.importance_cap > 0
-    columns: dict[str, list[np.ndarray]] = {"sampler_logprobs": sampler, "old_logprobs": learner.logprobs(plain) if recompute else sampler}
+    columns: dict[str, list[np.ndarray]] = {"sampler_logprobs": sampler, "old_logprobs": per_rollout(learner.logprobs(plain)) if recompute else sampler}
 
     kl_penalty = None
     metrics: dict[str, float] = _importance_metrics(columns, recipe.importance_cap) if recipe.importance_cap else {}
     if learner.reference is not None:
-        columns["ref_logprobs"] = learner.logprobs(plain, reference=True)
+        columns["ref_logprobs"] = per_rollout(learner.logprobs(plain, reference=True))
         differences = [old - ref for old, ref in zip(columns["old_logprobs"], columns["ref_logprobs"], strict=True)]
         metrics["kl_to_reference"] = float(np.concatenate([*differences, np.zeros(0)]).mean()) if differences else 0.0
         if recipe.loss.kl_in_reward:
             pairs = zip(columns["old_logprobs"], columns["ref_logprobs"], strict=True)
             kl_penalty = [recipe.loss.kl * kl_T(torch.from_numpy(old), torch.from_numpy(ref), recipe.loss.kl_estimator).numpy() for old, ref in pairs]
-    values = learner.values(plain) if learner.critic is not None else None
+    values = per_rollout(learner.values(plain)) if learner.critic is not None else None
 
     batch = compute_advantages(groups, recipe.advantage, values=values, kl_penalty=kl_penalty)
     columns["advantages"] = batch.advantages
     if values is not None and batch.returns is not None:
         columns["old_values"], columns["returns"] = values, batch.returns
-    sequences = [
-        TrainSequence(s.token_ids, s.actions, {name: arrays[i] for name, arrays in columns.items()})
-        for i, (r, s) in enumerate(zip(rollouts, plain, strict=True))
-        if r.trainable and s.num_actions
-    ]
+    sequences = []
+    for i, (rollout, contexts) in enumerate(zip(rollouts, parts, strict=True)):
+        cuts = np.cumsum([s.num_actions for s in contexts])[:-1]
+        split = {name: np.split(arrays[i], cuts) for name, arrays in columns.items()}
+        own = [TrainSequence(s.token_ids, s.actions, {name: pieces[c] for name, pieces in split.items()}) for c, s in enumerate(contexts)]
+        sequences += [s for s in own if rollout.trainable and s.num_actions]
     return Experience(sequences, batch.advantages, metrics | batch.metrics)
 
 

@@ -85,7 +85,7 @@ class LocalWorkers:
             opener = scripted(self.player.chat, demonstrator(self.recipe.problems.train))
             groups = self.player.play(problems, seed=self.recipe.seed, step=step, stage="warmup", open_dialogue=opener)
             transcripts = [r.transcript for g in groups for r in g.rollouts]
-        return learner.imitate([TrainSequence.of(t) for t in transcripts], optimizer, step=step, lr_scale=lr_scale)
+        return learner.imitate([s for t in transcripts for s in TrainSequence.contexts_of(t)], optimizer, step=step, lr_scale=lr_scale)
 
     def _warming(self) -> tuple[Learner, CombinedOptimizer]:
         if self._warmup is None:

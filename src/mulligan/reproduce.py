@@ -1,0 +1,250 @@
+"""`mulligan reproduce TABLE`: the experiments behind docs/results, each arm with several seeds, resumable at any moment.
+
+An experiment is a file of recipes/experiments: a recipe, a warm-up that the arms of a seed share, and the arms as overrides. Each arm of
+each seed is one run of `mulligan train`, then evaluated like its rivals; what is finished is not done again.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import tomllib
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError, model_validator
+from rich.console import Console
+
+from mulligan.config import Section
+from mulligan.errors import ConfigError
+from mulligan.jobs import Job, Report, evaluate_job, find_recipes, is_trained, train_jobs, worker_pool
+
+WARM_UP = "warm-up"
+
+
+class ExperimentArm(Section):
+    """One row of the table."""
+
+    overrides: tuple[str, ...] = ()
+    warm_up: bool = Field(default=True, description="start from the warm-up that the seed's arms share; false: from the recipe's own start, warm-up included")
+    train: bool = Field(default=True, description="false: evaluated as it starts")
+    seeds: int | None = Field(default=None, ge=1, description="the first so many seeds alone; None: all")
+
+
+class Experiment(Section):
+    """A file of recipes/experiments."""
+
+    title: str
+    caption: str = ""
+    recipe: str
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    overrides: tuple[str, ...] = Field(default=(), description="of every run")
+    warm_up: tuple[str, ...] | None = Field(default=(), description="further overrides of the shared warm-up; its own evaluation is the row `warm-up`")
+    evaluation: tuple[str, ...] = Field(default=(), description="overrides of every evaluation, e.g. eval.attempts=1-7")
+    headline: str = Field(description="the arm that the others are compared with")
+    rivals: tuple[str, ...] = Field(default=(), description="arms whose pass@k the headline's accuracy is compared with, beside its own")
+    arms: dict[str, ExperimentArm]
+
+    @model_validator(mode="after")
+    def _known_arms(self) -> Experiment:
+        known = {*self.arms, *([WARM_UP] if self.warm_up is not None else [])}
+        if unknown := {self.headline, *self.rivals} - known:
+            raise ValueError(f"no arm {sorted(unknown)[0]!r}: use {', '.join(sorted(known))}")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class ArmRun:
+    """One arm of one seed: how it is trained, how its model is evaluated, and what has to be there before."""
+
+    arm: str
+    seed: int
+    training: Job | None
+    """None: nothing to train."""
+    evaluation: Job
+    after: Path | None
+    """The folder whose model it starts from."""
+
+    @property
+    def name(self) -> str:
+        return self.evaluation.name
+
+    @property
+    def finished(self) -> bool:
+        return (self.evaluation.folder / "eval.json").exists()
+
+
+def reproduce(
+    name: str,
+    out: Path,
+    *,
+    seeds: int | None = None,
+    arms: Sequence[str] | None = None,
+    workers: int = 2,
+    minutes: float | None = None,
+    overrides: tuple[str, ...] = (),
+) -> bool:
+    """Run an experiment in `out` and write its results, of whatever is finished; returns whether all is.
+
+    Args:
+        name: of a file of recipes/experiments, or its path.
+        seeds: the first so many of the experiment's.
+        arms: these alone (the shared warm-up is always run).
+        minutes: stop the work after so long; another call goes on.
+        overrides: further settings of every run.
+
+    Raises:
+        ConfigError: an unknown experiment, arm or setting; or `out` holds a run with other settings.
+    """
+    experiment, recipe = load_experiment(name)
+    if unknown := set(arms or ()) - set(experiment.arms):
+        raise ConfigError(f"{name} has no arm {sorted(unknown)[0]!r}: use {', '.join(experiment.arms)}")
+    experiment = experiment.model_copy(update={"overrides": (*experiment.overrides, *overrides)})
+    every = arm_runs(experiment, recipe, out, experiment.seeds[:seeds])
+    complete = run_experiment([r for r in every if arms is None or r.arm in arms or r.arm == WARM_UP], workers=workers, minutes=minutes)
+    done = [run for run in every if run.finished]
+    if done:
+        write_results(experiment, done, out)
+    if not complete:
+        print(f"time is up: {len(done)} of {len(every)} runs are finished; the same command goes on from here")
+    return complete
+
+
+def list_experiments() -> dict[str, Path]:
+    """Name -> file."""
+    return {path.stem: path for path in sorted((find_recipes() / "experiments").glob("*.toml"))}
+
+
+def load_experiment(name: str) -> tuple[Experiment, Path]:
+    """An experiment by its name, or a file of one's own; with the path of its recipe.
+
+    Raises:
+        ConfigError: unknown name (with those that there are), or a faulty file.
+    """
+    known = list_experiments()
+    path = known.get(name, Path(name))
+    if not path.is_file():
+        raise ConfigError(f"no experiment {name!r}: use {', '.join(known)}, or the path of a file like those of recipes/experiments")
+    try:
+        experiment = Experiment.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path}: cannot be read as TOML: {error}") from None
+    except ValidationError as error:
+        lines = [f"{path}: {'.'.join(map(str, e['loc']))}: {str(e['msg']).removeprefix('Value error, ')}" for e in error.errors()]
+        raise ConfigError(lines) from None
+    return experiment, (path.parent / experiment.recipe).resolve()
+
+
+def arm_runs(experiment: Experiment, recipe: Path, out: Path, seeds: tuple[int, ...]) -> list[ArmRun]:
+    """All runs, in the order in which they are started: seed by seed, so that what is done first is a whole table of fewer seeds."""
+    runs: list[ArmRun] = []
+    for place, seed in enumerate(seeds):
+        common = (*experiment.overrides, f"seed={seed}")
+        folder = out / f"seed-{seed}"
+        warm = folder / WARM_UP
+        if experiment.warm_up is not None:
+            settings = (*common, *experiment.warm_up)
+            training = Job(f"{WARM_UP}, seed {seed}", recipe, (*settings, "train.steps=0", "problems.eval=[]"), warm)
+            runs.append(ArmRun(WARM_UP, seed, training, Job(training.name, recipe, (*settings, *experiment.evaluation), warm), None))
+        for name, arm in experiment.arms.items():
+            if arm.seeds is not None and place >= arm.seeds:
+                continue
+            shared = arm.warm_up and experiment.warm_up is not None
+            start = (f"model.path={warm / 'model'}", "warmup.steps=0") if shared else ()
+            settings = (*common, *arm.overrides, *start)
+            label = f"{name}, seed {seed}"
+            training = Job(label, recipe, (*settings, "problems.eval=[]"), folder / name) if arm.train else None
+            runs.append(ArmRun(name, seed, training, Job(label, recipe, (*settings, *experiment.evaluation), folder / name), warm if shared else None))
+    return runs
+
+
+def run_experiment(runs: list[ArmRun], *, workers: int, minutes: float | None = None) -> bool:
+    """Do what is not finished yet; returns whether all is. After `minutes` the work stops where it is, to be gone on with later.
+
+    Raises:
+        MulliganError: whatever a run raises; the others stop as well.
+    """
+    for run in runs:  # a faulty setting shows before anything runs
+        for job in (run.training, run.evaluation):
+            if job is not None:
+                job.load()
+    waiting = [run for run in runs if not run.finished]
+    try:
+        with worker_pool(Console(stderr=True), [run.name for run in waiting], workers) as submit:
+            _work(waiting, submit, workers, None if minutes is None else time.monotonic() + 60 * minutes)
+    except OutOfTime:
+        return False
+    return True
+
+
+def _work(waiting: list[ArmRun], submit: Callable[..., Future[Any]], workers: int, deadline: float | None) -> None:
+    doing: set[Future[Any]] = set()
+    while waiting or doing:
+        ready = [run for run in waiting if run.after is None or is_trained(run.after)]
+        for run in ready[: workers - len(doing)]:
+            waiting.remove(run)
+            doing.add(submit(do_arm, run))
+        # Not until one ends alone: the arms need a warm-up's model, not its evaluation.
+        done, doing = wait(doing, timeout=5.0, return_when=FIRST_COMPLETED)
+        for future in done:
+            future.result()
+        if deadline is not None and time.monotonic() > deadline and (waiting or doing):
+            raise OutOfTime
+
+
+class OutOfTime(Exception):
+    """The time that was given is used up; what was begun can be gone on with."""
+
+
+def do_arm(run: ArmRun, report: Report) -> None:
+    """Train and evaluate one arm of one seed, each from where it was. Runs in a worker process."""
+    if run.training is not None:
+        train_jobs([run.training], report)
+    evaluate_job(run.evaluation, run.name, report)
+
+
+# -------------------------------------------------------------------------------------------------------------- the results
+
+
+def write_results(experiment: Experiment, runs: Sequence[ArmRun], out: Path) -> None:
+    """results.md, results.json, report.html and figures/ in `out`, of the runs that are finished."""
+    from mulligan.evaluation.arms import read_arms
+    from mulligan.report.evidence import Evidence
+    from mulligan.report.experiment import experiment_markdown, experiment_table
+    from mulligan.report.html import write_report
+    from mulligan.report.sections import evaluation_sections
+
+    by_arm: dict[str, list[ArmRun]] = {}
+    for run in runs:
+        by_arm.setdefault(run.arm, []).append(run)
+    order = [a for a in (experiment.headline, *experiment.rivals, *experiment.arms, WARM_UP) if a in by_arm]
+    arms = read_arms([f"{arm}={','.join(str(r.evaluation.folder) for r in by_arm[arm])}" for arm in dict.fromkeys(order)])
+    rivals = [r for r in experiment.rivals if r in by_arm]
+    headline = write_report(arms, out / "report.html", out / "figures", baseline=rivals[0] if rivals else None, title=experiment.title)
+    evidence = Evidence(arms, rivals[0] if rivals else None)
+    table = experiment_table(evidence, order[0], rivals)
+    facts = _facts(by_arm)
+    text = experiment_markdown(experiment.title, experiment.caption, facts, headline, table, evaluation_sections(evidence), "figures")
+    (out / "results.md").write_text(text, encoding="utf-8")
+    seeds = {arm: [run.seed for run in found] for arm, found in by_arm.items()}
+    rows = [dict(zip(table.headers, row, strict=True)) for row in table.rows]
+    (out / "results.json").write_text(json.dumps({"title": experiment.title, "seeds": seeds, "facts": facts, "headline": headline.to_json(), "arms": rows}, indent=1), encoding="utf-8")
+    console = Console()
+    console.print(table)
+    for sentence in (headline.verdict + ".", *headline.sentences, *headline.caveats):
+        console.print(sentence, highlight=False)
+    console.print(f"\n{out / 'results.md'}  {out / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def _facts(by_arm: dict[str, list[ArmRun]]) -> dict[str, str]:
+    """Command, seeds, commit and machine, from the manifests of the runs."""
+    paths = [run.evaluation.folder / "manifest.json" for found in by_arm.values() for run in found]
+    manifests = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
+    commits = dict.fromkeys(f"`{m['git']['commit'][:12]}`{' with changes' if m['git']['dirty'] else ''}" if m.get("git") else "installed package" for m in manifests)
+    machines = dict.fromkeys(f"{m['machine']['cpu']}, {m['machine']['cores']} cores, {', '.join(m['machine']['gpus']) or 'no GPU'}; torch {m['packages'].get('torch', '?')}" for m in manifests)
+    seeds = {tuple(run.seed for run in found) for found in by_arm.values()}
+    listed = ", ".join(map(str, max(seeds, key=len))) + ("" if len(seeds) == 1 else " (some arms fewer: see the table)")
+    return {"seeds": listed, "commit": ", ".join(commits), "machine": "; ".join(machines)}

@@ -1,0 +1,132 @@
+"""`mulligan reproduce` with the smallest runs: which are made, that they go on where they were, and what is written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mulligan.errors import ConfigError
+from mulligan.reproduce import WARM_UP, Experiment, arm_runs, list_experiments, load_experiment, reproduce
+
+RECIPE = """
+attempts = "uniform(1,3)"
+[model]
+path = "tiny:"
+[model.tiny]
+hidden_size = 32
+layers = 2
+heads = 2
+intermediate_size = 64
+max_position_embeddings = 64
+[problems]
+train = "builtin:guess?low=1&high=4&n=50"
+eval = ["builtin:guess?low=1&high=4&split=test"]
+[protocol]
+system = ""
+question = "{n} {question}"
+feedback = "{hint} {n}"
+max_attempt_tokens = 5
+max_dialogue_tokens = 40
+[warmup]
+steps = 3
+batch_size = 8
+[train]
+steps = 2
+problems_per_step = 8
+group_size = 2
+micro_batch_tokens = 512
+threads = 1
+"""
+
+EXPERIMENT = """
+title = "small"
+recipe = "recipe.toml"
+seeds = [3, 4]
+headline = "multi-attempt"
+rivals = ["single-turn", "warm-up"]
+evaluation = ["eval.attempts=1-3", "eval.samples=12"]
+[arms.multi-attempt]
+[arms.single-turn]
+overrides = ["attempts=fixed(1)"]
+[arms.blind]
+overrides = ["protocol.history=none"]
+seeds = 1
+[arms.untrained]
+train = false
+warm_up = false
+overrides = ["warmup.steps=0"]
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    (tmp_path / "small.toml").write_text(EXPERIMENT)
+    return tmp_path / "small.toml"
+
+
+def test_every_experiment_of_the_project_is_sound(tmp_path: Path) -> None:
+    assert {"readings", "guess"} <= set(list_experiments())
+    for name in list_experiments():
+        experiment, recipe = load_experiment(name)
+        runs = arm_runs(experiment, recipe, tmp_path, experiment.seeds)
+        assert len({run.evaluation.folder for run in runs}) == len(runs) >= 5 * len(experiment.arms) // 2
+        for run in runs:
+            settled = run.evaluation.load()
+            assert settled.seed == run.seed and settled.problems.eval
+            assert run.training is None or not run.training.load().problems.eval
+        assert all(run.arm == WARM_UP or run.after in (None, tmp_path / f"seed-{run.seed}" / WARM_UP) for run in runs)
+
+
+def test_runs_come_seed_by_seed_and_share_the_warm_up_of_their_seed(small: Path) -> None:
+    experiment, recipe = load_experiment(str(small))
+    runs = arm_runs(experiment, recipe, Path("out"), experiment.seeds)
+    assert [(r.seed, r.arm) for r in runs] == [
+        *((3, arm) for arm in (WARM_UP, "multi-attempt", "single-turn", "blind", "untrained")),
+        *((4, arm) for arm in (WARM_UP, "multi-attempt", "single-turn", "untrained")),
+    ]
+    single = runs[2]
+    assert single.training is not None and single.after == Path("out/seed-3/warm-up")
+    trained = single.training.load()
+    assert (trained.attempts.max_attempts, trained.warmup.steps, trained.model.path) == (1, 0, "out/seed-3/warm-up/model")
+    assert runs[4].training is None and runs[4].after is None
+
+
+def test_it_runs_stops_goes_on_and_writes_its_results(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = small.parent / "out"
+    assert not reproduce(str(small), out, minutes=0.0)
+    assert "the same command goes on" in capsys.readouterr().out
+    assert reproduce(str(small), out, workers=2)
+    folders = sorted(str(p.parent.relative_to(out)) for p in out.glob("seed-*/*/eval.json"))
+    assert folders == sorted([f"seed-{s}/{a}" for s in (3, 4) for a in (WARM_UP, "multi-attempt", "single-turn", "untrained")] + ["seed-3/blind"])
+    written = {p: p.stat().st_mtime_ns for p in out.glob("seed-*/*/eval.json")}
+    results = (out / "results.md").read_text()
+    assert all(arm in results for arm in ("multi-attempt", "single-turn", "blind", "untrained", WARM_UP))
+    facts = json.loads((out / "results.json").read_text())
+    assert facts["seeds"]["multi-attempt"] == [3, 4] and facts["seeds"]["blind"] == [3]
+    assert reproduce(str(small), out)
+    assert {p: p.stat().st_mtime_ns for p in written} == written, "nothing is done twice"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('title = "x"\nrecipe = "recipe.toml"\nheadline = "b"\n[arms.a]\n', "no arm 'b': use a, warm-up"),
+        ('title = "x"\nrecipe = "recipe.toml"\nheadline = "a"\ncolour = 1\n[arms.a]\n', "colour: Extra inputs"),
+        ("title = ", "cannot be read as TOML"),
+    ],
+)
+def test_faulty_experiments_are_named(small: Path, text: str, says: str) -> None:
+    small.write_text(text)
+    with pytest.raises(ConfigError, match=says):
+        load_experiment(str(small))
+
+
+def test_unknown_names_come_with_the_known_ones(small: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no experiment 'reading': use .*readings"):
+        load_experiment("reading")
+    with pytest.raises(ConfigError, match="has no arm 'multi': use multi-attempt, single-turn, blind, untrained"):
+        reproduce(str(small), tmp_path / "out", arms=["multi"])
+    assert Experiment.model_validate({"title": "x", "recipe": "r", "headline": "a", "arms": {"a": {}}}).seeds == (0, 1, 2, 3, 4)
