@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -275,7 +276,7 @@ def test_another_tokenizer_is_not_believed(chat, tokenizers, tmp_path):
     rows = read_rollouts(tmp_path / "rollouts")
     words = find_words(tmp_path, rows)
     assert words.name is None and words.reason is not None and "otherwise" in words.reason
-    with pytest.raises(ModelError, match="--tokenizer .*reads the recorded tokens otherwise"):
+    with pytest.raises(ModelError, match=r"--tokenizer .*reads the recorded tokens otherwise"):
         find_words(tmp_path, rows, str(tmp_path / "model"))
     with pytest.raises(ModelError, match="no such model folder"):
         find_words(tmp_path, rows, str(tmp_path / "absent"))
@@ -287,7 +288,7 @@ def test_another_tokenizer_is_not_believed(chat, tokenizers, tmp_path):
 
 def test_an_evaluation_finds_the_tokenizer_of_its_model(run, chat, tmp_path):
     (tmp_path / "dialogues.parquet").write_bytes((run / "dialogues.parquet").read_bytes())
-    (tmp_path / "eval.json").write_text(f'{{"model": "{run}", "problem_sets": {{}}}}')
+    (tmp_path / "eval.json").write_text(json.dumps({"model": str(run), "problem_sets": {}}))
     rows = read_rollouts(tmp_path / "dialogues.parquet")
     assert find_words(tmp_path, rows).name == str(run / "model")
     assert find_words(run / "rollouts" / "step_000001.parquet", rows).name == str(run / "model")

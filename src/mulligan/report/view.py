@@ -25,7 +25,7 @@ from mulligan.report.words import Words, find_words
 from mulligan.transcripts import SCHEMA, written_whole
 
 MAX_MEGABYTES = 100
-BYTES_PER_TOKEN, BYTES_PER_DIALOGUE = 6, 500
+BYTES_PER_TOKEN, BYTES_PER_DIALOGUE = 8, 200
 """Of the page, about: for the guard, before anything is packed."""
 
 END = "end"

@@ -78,7 +78,7 @@ function strip(i) {
   }
   const whole = all.every((j) => placeOf.has(j)) && state.problem === C.problem[i];
   const only = el("button", { type: "button", id: "follow", disabled: whole, on: { click: () => change({ ...NO_FILTER, problem: C.problem[i] }) } }, whole ? "the list holds this problem alone" : "show only this problem in the list");
-  const intro = el("p", { id: "strip-title" }, el("strong", null, "This problem over the run"), ` · ${plural(all.length, "dialogue")}, by step; ✓2: solved at attempt 2 · `, only);
+  const intro = el("p", { id: "strip-title" }, el("strong", null, "This problem over the run"), ` · ${plural(all.length, "dialogue")}, by step; ✓2: solved at attempt 2`, el("span", { class: "no-print" }, " · ", only));
   return el("section", { class: "strip", "aria-labelledby": "strip-title" }, intro, el("ol", { id: "strip", tabindex: "0", "aria-label": "Dialogues of this problem in order of step" }, groups.map((g) => el("li", null, el("span", { class: "cells" }, g.cells), el("span", { class: "strip-step" }, g.label)))));
 }
 
