@@ -21,11 +21,11 @@ import dataclasses
 from collections.abc import Sequence
 from random import Random
 
+from mulligan.config import CONTROLS
 from mulligan.errors import ConfigError
 from mulligan.protocol import Protocol, draw_key
 from mulligan.types import Attempt, Group, Outcome, Problem, Rollout, Verdict, VerdictKind
 
-CONTROLS = ("history_blind", "verdict_hidden", "random_verdict", "other_history", "false_wrong")
 CONDITIONS = ("normal", *CONTROLS)
 NEED_DONORS = ("random_verdict", "other_history", "false_wrong")
 

@@ -139,7 +139,9 @@ def check_evaluation(recipe: Recipe) -> None:
 
 
 def shown_fields(protocol: Protocol) -> frozenset[str] | None:
-    """The verdict's fields that feedback can show; None where a function writes it, which may show any."""
+    """The verdict's fields that feedback can show; None where a function writes it, which may show any. Attempts without a history see no feedback."""
+    if protocol.config.history == "none":
+        return frozenset()
     feedback = protocol.config.feedback
     written = feedback not in FEEDBACK_MODES and "{" not in feedback and not any(c.isspace() for c in feedback)
     return None if written else frozenset(protocol.feedback_fields)

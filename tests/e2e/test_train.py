@@ -418,7 +418,6 @@ def test_eval_goes_beyond_training_and_sets_rivals_beside(finished: Path, tmp_pa
 
 def test_eval_with_controls(finished: Path, tmp_path: Path):
     """Every control is really played, with the run's own model."""
-    pytest.importorskip("mulligan.conditions")
     assert main(["eval", str(finished), "--attempts", "1-3", "--controls", "all", "--out", str(tmp_path), "protocol.max_dialogue_tokens=60"]) == 0
     (figures,) = json.loads((tmp_path / "eval.json").read_text())["problem_sets"].values()
     assert figures["controls"].keys() == set(CONTROLS) - {"false_wrong"}

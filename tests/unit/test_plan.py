@@ -287,6 +287,8 @@ def test_evaluation_is_checked_beforehand():
 def test_what_the_feedback_shows(feedback: str, shown: frozenset[str] | None):
     settled = recipe(protocol__feedback=feedback)
     assert shown_fields(Protocol(settled.protocol, settled.attempts, settled.reward)) == shown
+    blind = settled.protocol.model_copy(update={"history": "none"})
+    assert shown_fields(Protocol(blind, settled.attempts, settled.reward)) == frozenset()
 
 
 def evaluated(folder: Path, **changes: Any) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import numpy as np
 
 from mulligan.config import CONTROLS
 from mulligan.evaluation.attempts import Rate, rate_of
-from mulligan.evaluation.intervals import Floats, Interval, bootstrap_statistics
+from mulligan.evaluation.intervals import Floats, Interval, bootstrap_mean, bootstrap_statistics
 from mulligan.evaluation.values import Curves, Values, difference_of, differences_of, means_of
 from mulligan.types import Group, Outcome, Rollout
 
@@ -92,7 +92,8 @@ def gain_kept(control: Mapping[int, Values], normal: Mapping[int, Values], rise:
     """(control_K - control_1) / (normal_K - normal_1), with a bootstrap over problems of the whole ratio.
 
     None where the normal rise is not clear of zero: there is nothing to keep a share of, and the ratio is unbounded. Resamples without
-    a rise (they are rare then) are left out.
+    a rise (they are rare then) are left out. Where no problem rises under the control, or every problem does exactly as without it, no
+    resample differs; what so many problems cannot have shown (see `intervals`) is then taken as a share of the normal rise.
     """
     first, last = rise
     normal_rise = difference_of(normal[last], normal[first])
@@ -100,13 +101,19 @@ def gain_kept(control: Mapping[int, Values], normal: Mapping[int, Values], rise:
         return None
     rises_2P = np.stack([control[last] - control[first], normal[last] - normal[first]])
     rises_2P = rises_2P[:, ~np.isnan(rises_2P).any(axis=0)]
+    if not rises_2P.size or rises_2P[1].sum() <= 0:
+        return None
+    for share, same_P in ((0.0, rises_2P[0]), (1.0, rises_2P[0] - rises_2P[1])):
+        if not same_P.any():
+            unseen = bootstrap_mean(same_P, bounds=(-1.0, 1.0)).high / float(rises_2P[1].mean())
+            return Interval(share, share - unseen, share + unseen, len(same_P))
 
     def ratio(weights_RP: Floats) -> Floats:
         sums_R2 = weights_RP @ rises_2P.T
         risen_R = sums_R2[:, 1] > 0
         return np.where(risen_R, sums_R2[:, 0] / np.where(risen_R, sums_R2[:, 1], 1.0), np.nan)[:, None]
 
-    return bootstrap_statistics(ratio, rises_2P.shape[1], bounds=[None])[0] if rises_2P.size else None
+    return bootstrap_statistics(ratio, rises_2P.shape[1], bounds=[None])[0]
 
 
 def curves_of(groups: Mapping[int, Sequence[Group]], budgets: Sequence[int]) -> Curves:
