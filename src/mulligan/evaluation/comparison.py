@@ -108,9 +108,10 @@ def difference_rows(
 
 
 def _places(sets: Sequence[str]) -> list[tuple[str, Sequence[str], Weighting]]:
-    places: list[tuple[str, Sequence[str], Weighting]] = [(name, [name], "questions") for name in sets]
+    alike: Weighting = "questions"
+    places: list[tuple[str, Sequence[str], Weighting]] = [(name, [name], alike) for name in sets]
     if len(sets) > 1:
-        places += [(where, sets, weighting) for where, weighting in OVER_ALL.items()]
+        places.extend((where, sets, weighting) for where, weighting in OVER_ALL.items())
     return places
 
 

@@ -78,7 +78,7 @@ class Chart:
 
         def shown(curve: Curve) -> dict[str, Any]:
             style = bounds.index(curve.label) if curve.kind == "bound" else colours[curve.of or curve.label]
-            places = [[x, *_rounded(curve.points[x])] for x in sorted(curve.points)]
+            places = [[x, *_rounded(curve.points[x], 6 if curve.kind == "line" else 15)] for x in sorted(curve.points)]
             return {"label": curve.label, "kind": curve.kind, "style": style, "hidden": curve.hidden, "points": places}
 
         panels = [
@@ -114,8 +114,8 @@ class Chart:
             yield TextTable(f"{panel.title}: {panel.ylabel}", (panel.xlabel, *(c.label for c in panel.curves)), rows, notes, labels=1)
 
 
-def _rounded(value: Interval) -> list[float]:
-    return [float(f"{x:.6g}") for x in (value.mean, value.low, value.high)]
+def _rounded(value: Interval, digits: int) -> list[float]:
+    return [float(f"{x:.{digits}g}") for x in (value.mean, value.low, value.high)]
 
 
 def _cell(value: Interval | None, unit: Unit) -> str:

@@ -196,7 +196,7 @@ def _tiles(found: Findings) -> list[Tile]:
         tiles.append(_tile(f"{found.k} independent draws", found.passed, f"pass@{found.k}, same model"))
     if found.gain:
         value, _, rest = points(found.gain).partition(" [")
-        tiles.append(Tile("gained over drawing again", f"{value} points", "[" + rest, "includes 0" if _sign(found.gain) is None else ""))
+        tiles.append(Tile("points gained over drawing again", value, "[" + rest, "includes 0" if _sign(found.gain) is None else ""))
     if found.kept:
         tiles.append(_tile("of the rise kept without sight of the failures", found.kept))
     return tiles

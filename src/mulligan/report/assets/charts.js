@@ -95,7 +95,7 @@ const Charts = (() => {
       const x = s.x(panel.trained + 0.5);
       parts.push(svg("rect", { class: "beyond", x: x.toFixed(1), y: TOP, width: (W - RIGHT - x).toFixed(1), height: H - TOP - BOTTOM }));
       parts.push(svg("line", { class: "edge", x1: x.toFixed(1), x2: x.toFixed(1), y1: TOP, y2: H - BOTTOM }));
-      parts.push(svg("text", { class: "note", x: (W - RIGHT - 3).toFixed(1), y: TOP + 11, "text-anchor": "end" }, "beyond training"));
+      parts.push(svg("text", { class: "note", x: (W - RIGHT - 3).toFixed(1), y: H - BOTTOM - 5, "text-anchor": "end" }, "beyond training"));
     }
     return parts;
   }

@@ -44,7 +44,7 @@
       ...part.text.map((text) => el("p", { class: "text" }, text)),
       part.missing ? el("p", { class: "missing" }, part.missing) : null,
       ...part.charts.map((chart) => Charts.figure(chart, data.files)),
-      ...part.tables.map((table) => part.charts.length && table.rows.length > 8 ? folded(table) : Charts.table(table)));
+      ...part.tables.map((table) => part.charts.length && table.rows.length > 16 ? folded(table) : Charts.table(table)));
   }
 
   const folded = (table) => el("details", { class: "folded" }, el("summary", {}, table.title), Charts.table(table));
