@@ -324,7 +324,7 @@ def test_interrupting_says_how_to_go_on(run: Callable[..., Result], monkeypatch:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mulligan.cli.load_recipe", interrupt)
+    monkeypatch.setattr("mulligan.cli.training.load_recipe", interrupt)
     result = run("train", "r.toml")
     assert result.status == 130
     assert result.errors[-1] == "interrupted: the same command with --resume goes on from the last checkpoint"

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from tiny_runs import Killed, KillingDisplay, assert_same_run, metrics_of, rollouts_of, tiny, tiny_table
 
-from mulligan.cli import to_toml
+from mulligan.cli.training import to_toml
 from mulligan.config import Recipe
 from mulligan.display import Display
 from mulligan.train import train

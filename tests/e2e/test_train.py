@@ -15,7 +15,9 @@ from tiny_runs import CountingDisplay, Killed, KillingDisplay, metrics_of, rollo
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mulligan.checkpoint import load
-from mulligan.cli import _arms, _eval_recipe, _single_turn, main
+from mulligan.cli import main
+from mulligan.cli.evaluating import _eval_recipe
+from mulligan.cli.training import _arms, _single_turn
 from mulligan.config import CONTROLS, dump_recipe, parse_recipe
 from mulligan.display import Display
 from mulligan.errors import ConfigError, GraderError, RunError

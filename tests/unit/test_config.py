@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mulligan.cli import to_toml
+from mulligan.cli.training import to_toml
 from mulligan.config import AttemptBudget, Recipe, apply_overrides, default_attempts, dump_recipe, load_recipe, parse_recipe
 from mulligan.errors import ConfigError
 from mulligan.evaluation import parse_attempts

@@ -1,0 +1,157 @@
+"""`mulligan eval`."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mulligan.cli.app import Overrides, app, quiet
+from mulligan.config import EvalConfig, Recipe, apply_overrides, default_attempts, dump_recipe, load_recipe, parse_controls, parse_recipe
+from mulligan.errors import ConfigError, RunError
+
+
+@app.command("eval")
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="MODEL_OR_RUN", help="run folder, model folder, Hub id or .gguf file")],
+    out: Annotated[Path, typer.Option(help="folder for eval.json, the problems' values and the dialogues")],
+    overrides: Overrides = None,
+    problems: Annotated[list[str] | None, typer.Option(help="source of problems; may be given several times; by default those of the run's recipe")] = None,
+    attempts: Annotated[str | None, typer.Option(help="numbers of attempts to allow: 1-7, or 1,2,5; by default 1 to the largest budget of the recipe, and that plus 2")] = None,
+    samples: Annotated[int, typer.Option(min=0, help="independent samples per problem and temperature for pass@k: four for each attempt give a fair estimate; 0: none")] = 0,
+    temperature: Annotated[float, typer.Option(min=0.0, help="of the dialogues; 0: greedy")] = 0.0,
+    temperatures: Annotated[str, typer.Option(help="of the independent samples, with commas; each problem's is chosen on other problems. Every temperature costs --samples samples a problem")] = "0.6,0.8,1.0,1.2",
+    top_p: Annotated[float, typer.Option(min=0.0, max=1.0, help="keep the most likely tokens up to this probability")] = 1.0,
+    limit: Annotated[int | None, typer.Option(min=1, help="first N problems of each source; by default all")] = None,
+    one_pass: Annotated[bool, typer.Option("--one-pass", help="one dialogue with the largest budget, counted up to each k: cheaper, another measure")] = False,
+    controls: Annotated[str, typer.Option(help="all, or names with commas: history_blind, verdict_hidden, random_verdict, other_history, false_wrong. Each but the last costs about as much as the dialogues")] = "none",
+    rival: Annotated[list[str] | None, typer.Option(metavar="LABEL=FOLDER", help="another evaluation on the same problems, whose pass@k to beat; may be given several times")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    recipe: Annotated[Path | None, typer.Option(help="take the protocol from this recipe (a run brings its own)")] = None,
+) -> None:
+    """Accuracy against the number of attempts allowed, beside pass@k of the same model and of rivals, with controls."""
+    settled = _eval_recipe(model, recipe, problems, overrides or [])
+    sources = list(problems or settled.problems.eval)
+    if not sources:
+        raise ConfigError(f"no problems to evaluate {model} on: give --problems SOURCE")
+    if twice := [source for source, n in Counter(sources).items() if n > 1]:
+        raise ConfigError(f"--problems {twice[0]} is given twice: drop one")
+    config = _eval_config(samples, temperature, temperatures, controls)
+
+    from rich.console import Console
+
+    from mulligan.evaluation import control_faults, num_dialogues, parse_attempts, read_rivals, write_evaluation
+    from mulligan.grading import make_grader
+    from mulligan.model import load_policy
+    from mulligan.plan import evaluate_set, load_checked, write_set_aside
+    from mulligan.report.tables import evaluation_tables
+    from mulligan.runtime.local import make_player
+
+    quiet()
+    trained = _trained_attempts(model)
+    budgets = parse_attempts(attempts or default_attempts(trained or settled.attempts.max_attempts))
+    if faults := control_faults(config.controls, budgets):
+        raise ConfigError(faults)
+    rivals = read_rivals(rival or [])
+    grader = make_grader(settled.grader)
+    sets = [load_checked(source, limit, seed, grader) for source in sources]
+    grader.close()
+    for chosen in sets:  # a rival that does not fit shows before anything is played
+        for one in rivals:
+            one.on(chosen.source, [p.id for p in chosen.problems])
+    player = make_player(settled, load_policy(settled.model, seed=settled.seed))
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    evaluations = []
+    try:
+        for chosen in sets:
+            total = num_dialogues(len(chosen), budgets, samples, one_pass, temperatures=len(set(config.temperatures)), controls=config.controls)
+            with _progress(chosen.source, total) as on_done:
+                done = evaluate_set(
+                    player, chosen, config, budgets, seed=seed, top_p=top_p, one_pass=one_pass,
+                    trained_attempts=trained, rivals=rivals, on_done=on_done,
+                )  # fmt: skip
+            evaluations.append(done)
+            for table in evaluation_tables(done):
+                console.print(table)
+            write_evaluation(out, evaluations, model=model)
+        write_set_aside(out, sets)
+    finally:
+        player.grader.close()
+    print(f"written: {out / 'eval.json'}")
+
+
+def _eval_config(samples: int, temperature: float, temperatures: str, controls: str) -> EvalConfig:
+    """The options as an [eval] section. Raises ConfigError with every fault."""
+    faults: list[str] = []
+    heats, names = (1.0,), ()
+    try:
+        heats = tuple(float(part) for part in temperatures.split(","))
+        if any(not 0 < heat < float("inf") for heat in heats):
+            faults.append(f"--temperatures {temperatures}: greedy samples are all alike and say nothing of pass@k; give temperatures above 0")
+    except ValueError:
+        faults.append(f"--temperatures {temperatures}: write numbers with commas, e.g. 0.6,0.8,1.0,1.2")
+    try:
+        names = parse_controls(controls)
+    except ValueError as error:
+        faults += [f"--controls: {line}" for line in str(error).splitlines()]
+    if faults:
+        raise ConfigError(faults)
+    return EvalConfig(samples=samples, temperature=temperature, temperatures=heats, controls=names)
+
+
+def _eval_recipe(model: str, recipe: Path | None, problems: list[str] | None, overrides: list[str]) -> Recipe:
+    """The recipe that evaluation plays by: the run's own, or that of --recipe, or the defaults; with the model put in."""
+    from mulligan.runlog import RunFolder
+
+    if RunFolder.holds_run(model):
+        run = RunFolder.open(model)
+        if recipe is not None:
+            raise ConfigError(f"{model} is a run and brings its own recipe: drop --recipe, or change single settings (KEY=VALUE)")
+        if not (run.model / "config.json").exists():
+            raise RunError(f"{model} has no model yet: end its training first (mulligan train RECIPE --out {model} --resume)")
+        table, path = dump_recipe(run.recipe), str(run.model)
+    else:
+        table = dump_recipe(load_recipe(recipe)) if recipe else {"name": "eval", "problems": {"train": (problems or [""])[0]}}
+        path = model
+    named = table.get("model", {})
+    # A revision is the named model's alone. A tokenizer stands beside a run's model; otherwise the recipe may have to name one.
+    revision = named.get("revision") if named.get("path") == path else None
+    tokenizer = named.get("tokenizer") if recipe else None
+    table["model"] = {**named, "path": path, "tokenizer": tokenizer, "revision": revision}
+    faults = apply_overrides(table, overrides)
+    _lift_training_limits(table)
+    return parse_recipe(table, "settings of the evaluation", faults)
+
+
+def _trained_attempts(model: str) -> int | None:
+    """The largest budget that a run was trained with; None for any other model."""
+    from mulligan.runlog import RunFolder
+
+    return RunFolder.open(model).recipe.attempts.max_attempts if RunFolder.holds_run(model) else None
+
+
+def _lift_training_limits(table: dict[str, Any]) -> None:
+    """Evaluation learns nothing: a long dialogue need not fit a training pass."""
+    longest = table.get("protocol", {}).get("max_dialogue_tokens")
+    if isinstance(longest, int):
+        train_table = table.setdefault("train", {})
+        train_table["micro_batch_tokens"] = max(longest, train_table.get("micro_batch_tokens", 0))
+
+
+@contextmanager
+def _progress(name: str, total: int) -> Iterator[Callable[[object], None]]:
+    """A bar on the terminal; yields what is to be called after each dialogue."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(escape(name), total=total)
+        yield lambda _: progress.advance(task)
