@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import http.server
 import json
 import re
@@ -21,6 +22,7 @@ from mulligan.display import Display
 from mulligan.report.view import write_view
 from mulligan.train import train
 from mulligan.transcripts import read_rollouts, write_table
+from mulligan.types import Outcome
 
 READY = "body.ready"
 
@@ -282,6 +284,22 @@ def test_a_dialogue_reads_as_a_chat_with_verdicts(view):
     choose_filter(page, "outcome", "broken")
     page.wait_for_selector("h2:has-text('Broken')")
     assert "feedback: KeyError: 'hint'" in page.inner_text(".trouble")
+
+
+def test_a_control_says_what_it_told_and_where_it_began_anew(chromium, chat, tmp_path):
+    rollout = play(chat, problem(1), [("one", WRONG), ("it is 2", RIGHT), ("so 2", RIGHT)])
+    rollout.transcript.context_starts.append(rollout.attempts[0].end)
+    told = dataclasses.replace(rollout.attempts[1], told=Outcome.WRONG)
+    rollout = dataclasses.replace(rollout, attempts=(rollout.attempts[0], told, rollout.attempts[2]))
+    write_table(tmp_path / "control.parquet", table_of([rollout], stage="false_wrong"))
+    write_view(tmp_path / "control.parquet", tmp_path / "control.html")
+    with opened(chromium, tmp_path / "control.html", wait_for=READY) as view:
+        page = view.page
+        page.wait_for_selector(".turns")
+        names = [turn.inner_text().split("\n", 1)[0] for turn in page.query_selector_all(".turns > li .bubble")]
+        assert names[-4:] == ["Begins anew, without sight of the above", "Model · attempt 2", "Feedback", "Model · attempt 3"]
+        verdicts = [verdict.inner_text() for verdict in page.query_selector_all(".verdict")]
+        assert "told instead (a control): Wrong" in verdicts[1] and not any("told instead" in v for v in (verdicts[0], verdicts[2]))
 
 
 # ---------------------------------------------------------------------------------------------------------------------- tokens

@@ -183,6 +183,19 @@ def test_texts_are_turns_and_what_was_said(chat):
     assert FEEDBACK in told, "not recorded: read off the tokens"
 
 
+def test_what_a_control_told_and_where_it_began_anew(chat):
+    rows = rows_of(play(chat, problem(7), [("perhaps 1", WRONG), ("2", WRONG), ("it is 14", RIGHT)]))
+    row = rows[0]
+    row["attempts"][1]["told"] = "correct"
+    row["context_starts"] = [0, row["attempts"][1]["end"]]
+    (dialogue,) = text_block(rows, Words.of(chat.tokenizer, "t"))["dialogues"]
+    assert [a["told"] for a in dialogue["attempts"]] == [None, "correct", None]
+    assert [a["anew"] for a in dialogue["attempts"]] == [False, True, False]
+    del row["context_starts"], row["attempts"][1]["told"]  # as earlier versions wrote them
+    (dialogue,) = text_block(rows, Words.of(chat.tokenizer, "t"))["dialogues"]
+    assert not any(a["anew"] or a["told"] for a in dialogue["attempts"])
+
+
 def test_tokens_come_back_from_the_vocabulary_with_their_values(chat):
     rollouts = [play(chat, problem(7), [("perhaps 1", WRONG), ("it is 14", RIGHT)]), play(chat, problem(8), [("16", RIGHT)])]
     rows = rows_of(*rollouts)

@@ -100,7 +100,7 @@ def text_block(rows: Sequence[Row], words: Words) -> dict[str, Any]:
                 "error": row["error"],
                 "attempts": [
                     {key: attempt[key] for key in ("text", "stop", "outcome", "answer", "reason", "start", "end")}
-                    | {"feedback": _feedback(row, i, words), "ms": _number(attempt["ms"]), "reward": _number(rewards[i]) if i < len(rewards) else None}
+                    | {"feedback": _feedback(row, i, words), "anew": _begins_anew(row, i), "told": attempt.get("told"), "ms": _number(attempt["ms"]), "reward": _number(rewards[i]) if i < len(rewards) else None}
                     for i, attempt in enumerate(attempts)
                 ],
             }
@@ -114,6 +114,12 @@ def _feedback(row: Row, i: int, words: Words) -> str | None:
     if attempts[i]["feedback"] is not None or i + 1 >= len(attempts):
         return attempts[i]["feedback"]
     return words.decode(row["token_ids"][attempts[i]["end"] : attempts[i + 1]["start"]])
+
+
+def _begins_anew(row: Row, i: int) -> bool:
+    """Whether what follows attempt i is read without sight of anything before it."""
+    attempts, starts = row["attempts"], row.get("context_starts") or []
+    return i + 1 < len(attempts) and any(attempts[i]["end"] <= start <= attempts[i + 1]["start"] for start in starts)
 
 
 def token_block(rows: Sequence[Row], vocabulary: Vocabulary) -> list[dict[str, Any]]:

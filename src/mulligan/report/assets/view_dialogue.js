@@ -111,7 +111,7 @@ function chatView(i, texts) {
   else turns.push(turn("user", "Question", el("div", { class: "text" }, DATA.problems[C.problem[i]][1])));
   texts.attempts.forEach((attempt, a) => {
     turns.push(turn("model", `Model · attempt ${a + 1}`, el("div", { class: "text" }, attempt.text || el("em", null, "(nothing)")), verdict(i, attempt)));
-    if (attempt.feedback !== null) turns.push(turn("user", "Feedback", el("div", { class: "text" }, attempt.feedback || el("em", null, "(an empty turn)"))));
+    if (attempt.feedback !== null) turns.push(turn("user", attempt.anew ? "Begins anew, without sight of the above" : "Feedback", el("div", { class: "text" }, attempt.feedback || el("em", null, "(an empty turn)"))));
   });
   return el("ol", { class: "turns", "aria-label": "Turns of the dialogue" }, turns);
 }
@@ -129,6 +129,7 @@ function verdict(i, attempt) {
     el("p", { class: "verdict-name" }, el("span", { class: "mark", "aria-hidden": "true" }, OUTCOMES[outcome].symbol), " ", name),
     attempt.answer !== null ? el("p", null, "answer read: ", el("code", null, attempt.answer || "(empty)")) : null,
     wrong ? el("p", null, "right answer: ", el("code", null, DATA.problems[C.problem[i]][2])) : null,
+    attempt.told ? el("p", { class: "reason" }, `told instead (a control): ${(VERDICTS[attempt.told] || [null, attempt.told])[1]}`) : null,
     attempt.reason ? el("p", { class: "reason" }, `grader: ${attempt.reason}`) : null,
     el("p", { class: "small" }, details.join(" · ")),
   );
