@@ -103,7 +103,8 @@ def reproduce(
     experiment, recipe = load_experiment(name)
     if unknown := set(arms or ()) - set(experiment.arms):
         raise ConfigError(f"{name} has no arm {sorted(unknown)[0]!r}: use {', '.join(experiment.arms)}")
-    experiment = experiment.model_copy(update={"overrides": (*experiment.overrides, *overrides)})
+    settings = {"overrides": (*experiment.overrides, *overrides), "evaluation": (*experiment.evaluation, *overrides)}
+    experiment = experiment.model_copy(update=settings)
     every = arm_runs(experiment, recipe, out, experiment.seeds[:seeds])
     complete = run_experiment([r for r in every if arms is None or r.arm in arms or r.arm == WARM_UP], workers=workers, minutes=minutes)
     done = [run for run in every if run.finished]
