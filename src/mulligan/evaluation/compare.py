@@ -78,10 +78,16 @@ def share_kept(a: Sets, *, weighting: Weighting = "questions", seed: int = 0) ->
     if np.quantile(rises_R, 0.025) <= 0:
         return None
     mean_C = _over_sets([x.mean((0, 1)) for x in a], a, weighting)
+    problems, rise = sum(x.shape[1] for x in a), float(mean_C[1] - mean_C[0])
+    controlled = [x[:, :, 3] - x[:, :, 2] for x in a]
+    for share, same in ((0.0, controlled), (1.0, [c - (x[:, :, 1] - x[:, :, 0]) for c, x in zip(controlled, a, strict=True)])):
+        if not any(part.any() for part in same):  # no resample differs: what so many problems cannot have shown, as a share of the rise
+            unseen = share_unseen(problems) / rise
+            return Interval(share, share - unseen, share + unseen, problems)
     some_R = rises_R > 0
     shares_R = (drawn_RC[some_R, 3] - drawn_RC[some_R, 2]) / rises_R[some_R]
     low, high = np.quantile(shares_R, [0.025, 0.975])
-    return Interval(float((mean_C[3] - mean_C[2]) / (mean_C[1] - mean_C[0])), float(low), float(high), sum(x.shape[1] for x in a))
+    return Interval(float((mean_C[3] - mean_C[2]) / rise), float(low), float(high), problems)
 
 
 def paired_seeds(a_SP: ArrayLike, b_SP: ArrayLike, *, bounds: tuple[float, float] | None = (-1.0, 1.0), seed: int = 0) -> Interval:
