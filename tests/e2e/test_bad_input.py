@@ -90,7 +90,7 @@ def test_unknown_key_in_an_override(run: Callable[..., Result], command: str) ->
 @COMMANDS
 def test_unknown_estimator(run: Callable[..., Result], command: str) -> None:
     line = one_line(run(*both(command), write_recipe(), "advantage.name=grop"))
-    assert line.startswith("r.toml: advantage.name: 'grop' is not known; use 'gae', 'grpo', 'dr_grpo', 'rloo', 'reinforce++' or 'attempt'")
+    assert line.startswith("r.toml: advantage.name: 'grop' is not known; use 'gae', 'grpo', 'dr_grpo', 'rloo', 'pass@k', 'reinforce++' or 'attempt'")
     assert "did you mean 'grpo'?" in line
 
 

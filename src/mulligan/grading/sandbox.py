@@ -168,14 +168,16 @@ def _mounts() -> list[str]:
     """The system's libraries and Python's own, read-only; none of its installed packages."""
     mounts: list[str] = []
     base = Path(sys.base_prefix).resolve()
-    for folder in dict.fromkeys((Path("/usr"), Path("/lib"), Path("/lib64"), Path("/nix/store"), base)):
+    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    for folder in (Path("/usr"), Path("/lib"), Path("/lib64"), Path("/nix/store"), *([] if base.is_relative_to("/usr") else [base])):
         if folder.is_symlink():
             mounts += ["--symlink", os.readlink(folder), str(folder)]
-        elif folder.is_dir() and not (folder == base and base.is_relative_to("/usr")):
+        elif folder.is_dir():
             mounts += ["--ro-bind", str(folder), str(folder)]
-    packages = base / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
-    if packages.is_dir():
-        mounts += ["--tmpfs", str(packages), "--remount-ro", str(packages)]
+    # The system's own Python has its packages in other places.
+    for packages in (base / "lib" / version / "site-packages", Path("/usr/lib/python3/dist-packages"), Path("/usr/local/lib") / version / "dist-packages"):
+        if packages.is_dir():
+            mounts += ["--tmpfs", str(packages), "--remount-ro", str(packages)]
     return [*mounts, "--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
 
 
