@@ -466,3 +466,14 @@ def test_problems_from_a_file_bring_their_tests(tmp_path):
         assert len(checked) == 1 and checked.problems[0].meta == META
     finally:
         grader.close()
+
+
+@pytest.mark.parametrize("base", ["/usr", "/usr/local", sys.base_prefix])
+def test_every_python_finds_itself_in_the_sandbox(base: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system's own (prefix /usr), one below it, and one with a prefix of its own."""
+    monkeypatch.setattr(sys, "base_prefix", base)
+    mounts = sandbox._mounts()
+    bound = [mounts[i + 1] for i, word in enumerate(mounts) if word == "--ro-bind"]
+    assert len(set(bound)) == len(bound)
+    assert any(Path(base).resolve().is_relative_to(folder) for folder in bound)
+    assert "/usr" in bound
