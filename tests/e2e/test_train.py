@@ -18,10 +18,12 @@ from mulligan.checkpoint import load
 from mulligan.cli import main
 from mulligan.cli.evaluating import _eval_recipe
 from mulligan.cli.training import _arms, _single_turn
-from mulligan.config import CONTROLS, dump_recipe, parse_recipe
+from mulligan.config import CONTROLS, ModelConfig, dump_recipe, parse_recipe
 from mulligan.display import Display
 from mulligan.errors import ConfigError, GraderError, RunError
 from mulligan.evaluation import read_values
+from mulligan.model import load_policy
+from mulligan.runtime.local import make_player
 from mulligan.train import train
 from mulligan.types import Problem, Verdict, VerdictKind
 
@@ -502,3 +504,9 @@ def test_resume_takes_the_runs_own_recipe(tmp_path: Path):
     with pytest.raises(RunError, match="holds no run"):
         train(tiny(), tmp_path / "nothing", resume=True, display=QUIET)
     assert dump_recipe(tiny()) == json.loads((tmp_path / "r" / "recipe.json").read_text())
+
+
+def test_a_player_has_the_recipes_answer_format(finished: Path):
+    player = make_player(tiny(grader__format="####"), load_policy(ModelConfig(path=str(finished / "model"))))
+    player.grader.close()
+    assert player.answer_format == "####"

@@ -433,3 +433,12 @@ def test_an_interrupt_closes_every_dialogue():
     finally:
         signal.signal(signal.SIGINT, before)
     assert [d.closed for d in player.sampler.opened] == [1, 1, 1]
+
+
+def test_an_attempt_ends_by_the_mark_that_the_grader_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    player = make_player([["\\boxed{ 5 } <end>"]])
+    player.answer_format = "####"
+    asked, stop = [], player.chat.stop
+    monkeypatch.setattr(player.chat, "stop", lambda *arguments: asked.append(arguments) or stop("answer"))
+    play_one(player)
+    assert asked == [("answer", "####")]
