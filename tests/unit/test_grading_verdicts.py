@@ -245,3 +245,10 @@ def test_integers_do_not_wait_for_workers(grader):
     for i in range(2000):
         assert grade(grader, "1234", str(1230 + i % 10)).correct == (i % 10 == 4)
     assert time.perf_counter() - start < 5
+
+
+def test_the_recipes_limits_reach_the_workers() -> None:
+    grader = make_grader(GraderConfig(memory_mb=256, workers=1))
+    assert isinstance(grader, RoutingGrader)
+    assert (grader.pool.memory_mb, grader.pool.workers) == (256, 1)
+    grader.close()
