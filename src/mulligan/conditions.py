@@ -70,13 +70,17 @@ class Condition:
     def foreign(self, problem: Problem, count: int, key: int) -> tuple[Rollout, int]:
         """A dialogue on another problem, and how many of its first attempts, all failed, to show: `count`, or fewer where nobody failed
         so often."""
-        others = [r for r in self.donors if r.problem.id != problem.id] or self.donors
+        others = self._others(problem)
         most = min(count, max(map(_failures, others)))
         return Random(key).choice([r for r in others if _failures(r) >= most]), most
 
+    def _others(self, problem: Problem) -> list[Rollout]:
+        """Donors on other problems; all of them where there is but one problem."""
+        return [r for r in self.donors if r.problem.id != problem.id] or self.donors
+
     def _borrowed(self, problem: Problem, last: Attempt, key: int) -> Attempt:
         """The attempt with the verdict that another problem's attempt of this number got (of any number, where none got so far)."""
-        others = [r for r in self.donors if r.problem.id != problem.id] or self.donors
+        others = self._others(problem)
         same = [r.attempts[last.index - 1] for r in others if len(r.attempts) >= last.index]
         lender = Random(key).choice(same or [a for r in others for a in r.attempts])
         return dataclasses.replace(last, stop=lender.stop, verdict=dataclasses.replace(lender.verdict, answer=last.verdict.answer))

@@ -66,7 +66,8 @@ def share_kept(a: Sets, *, weighting: Weighting = "questions", seed: int = 0) ->
     """What share of the rise from one attempt to K is left under a control: (c_K - c_1) / (n_K - n_1).
 
     Args:
-        a: columns n_1, n_K (the normal condition), c_1, c_K (the control), on the same problems.
+        a: columns n_1, n_K (the normal condition), c_1, c_K (the control), on the same problems. Where no problem rises under the control, or
+            every one does exactly as without it, what so many problems cannot have shown (see `intervals`) is taken as a share of the rise.
 
     Returns:
         None where the normal condition does not clearly rise (its 95 % interval reaches 0): there is nothing to keep, and the

@@ -19,8 +19,9 @@ import numpy as np
 
 from mulligan.config import CONTROLS
 from mulligan.evaluation.attempts import Rate, rate_of
-from mulligan.evaluation.intervals import Floats, Interval, bootstrap_mean, bootstrap_statistics
-from mulligan.evaluation.values import Curves, Values, difference_of, differences_of, means_of
+from mulligan.evaluation.compare import share_kept
+from mulligan.evaluation.intervals import Interval
+from mulligan.evaluation.values import Curves, Values, differences_of, means_of
 from mulligan.types import Group, Outcome, Rollout
 
 FALSE_WRONG = "false_wrong"
@@ -96,24 +97,9 @@ def gain_kept(control: Mapping[int, Values], normal: Mapping[int, Values], rise:
     resample differs; what so many problems cannot have shown (see `intervals`) is then taken as a share of the normal rise.
     """
     first, last = rise
-    normal_rise = difference_of(normal[last], normal[first])
-    if normal_rise is None or normal_rise.low <= 0:
-        return None
-    rises_2P = np.stack([control[last] - control[first], normal[last] - normal[first]])
-    rises_2P = rises_2P[:, ~np.isnan(rises_2P).any(axis=0)]
-    if not rises_2P.size or rises_2P[1].sum() <= 0:
-        return None
-    for share, same_P in ((0.0, rises_2P[0]), (1.0, rises_2P[0] - rises_2P[1])):
-        if not same_P.any():
-            unseen = bootstrap_mean(same_P, bounds=(-1.0, 1.0)).high / float(rises_2P[1].mean())
-            return Interval(share, share - unseen, share + unseen, len(same_P))
-
-    def ratio(weights_RP: Floats) -> Floats:
-        sums_R2 = weights_RP @ rises_2P.T
-        risen_R = sums_R2[:, 1] > 0
-        return np.where(risen_R, sums_R2[:, 0] / np.where(risen_R, sums_R2[:, 1], 1.0), np.nan)[:, None]
-
-    return bootstrap_statistics(ratio, rises_2P.shape[1], bounds=[None])[0]
+    cells_P4 = np.stack([normal[first], normal[last], control[first], control[last]], axis=1)
+    cells_P4 = cells_P4[~np.isnan(cells_P4).any(axis=1)]
+    return share_kept([cells_P4[None]]) if len(cells_P4) else None
 
 
 def curves_of(groups: Mapping[int, Sequence[Group]], budgets: Sequence[int]) -> Curves:
