@@ -214,10 +214,8 @@ def do_arm(run: ArmRun, report: Report) -> None:
 def write_results(experiment: Experiment, name: str, runs: Sequence[ArmRun], out: Path) -> None:
     """NAME.md with its figures in NAME/ (as they stand in docs/results), results.json and report.html in `out`, of the runs that are finished."""
     from mulligan.evaluation.arms import read_arms
-    from mulligan.report.evidence import Evidence
     from mulligan.report.experiment import experiment_markdown, experiment_table
     from mulligan.report.html import write_report
-    from mulligan.report.sections import evaluation_sections
 
     by_arm: dict[str, list[ArmRun]] = {}
     for run in runs:
@@ -225,11 +223,10 @@ def write_results(experiment: Experiment, name: str, runs: Sequence[ArmRun], out
     order = [a for a in (experiment.headline, *experiment.rivals, *experiment.arms, WARM_UP) if a in by_arm]
     arms = read_arms([f"{arm}={','.join(str(r.evaluation.folder) for r in by_arm[arm])}" for arm in dict.fromkeys(order)])
     rivals = [r for r in experiment.rivals if r in by_arm]
-    headline = write_report(arms, out / "report.html", out / name, baseline=rivals[0] if rivals else None, title=experiment.title)
-    evidence = Evidence(arms, rivals[0] if rivals else None)
-    table = experiment_table(evidence, order[0], rivals)
+    report = write_report(arms, out / "report.html", out / name, baseline=rivals[0] if rivals else None, title=experiment.title)
+    headline, table = report.headline, experiment_table(report.evidence, order[0], rivals)
     facts = {"command": f"`mulligan reproduce {name}`"} | _facts(by_arm)
-    text = experiment_markdown(experiment.title, experiment.caption, facts, headline, table, evaluation_sections(evidence), name)
+    text = experiment_markdown(experiment.title, experiment.caption, facts, headline, table, report.evaluation, name)
     (out / f"{name}.md").write_text(text, encoding="utf-8")
     seeds = {arm: [run.seed for run in found] for arm, found in by_arm.items()}
     rows = [dict(zip(table.headers, row, strict=True)) for row in table.rows]

@@ -161,7 +161,7 @@ def page_data(text):
 
 
 def test_the_page_and_its_files(arms, tmp_path):
-    headline = write_report(read_arms([str(a) for a in arms]), tmp_path / "r.html", tmp_path / "r_files", title="Trial")
+    headline = write_report(read_arms([str(a) for a in arms]), tmp_path / "r.html", tmp_path / "r_files", title="Trial").headline
     text = (tmp_path / "r.html").read_text(encoding="utf-8")
     data = page_data(text)
     assert data["headline"]["verdict"] == headline.verdict

@@ -80,6 +80,6 @@ def report(
     from mulligan.report.html import write_report
 
     folder = files or out.with_name(f"{out.stem}_files")
-    headline = write_report(read_arms(runs, need_evaluation=False), out, folder, baseline=baseline, title=title)
+    headline = write_report(read_arms(runs, need_evaluation=False), out, folder, baseline=baseline, title=title).headline
     print(headline.verdict + ".", *headline.sentences, *(f"But: {text}" for text in headline.caveats[:1]))
     print(f"written: {out}; figures: {folder}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,18 @@ BODY = """<main id="report" tabindex="-1" aria-busy="true"></main>
 <div id="tip" role="status" aria-live="polite" hidden></div>"""
 
 
-def write_report(arms: Sequence[Arm], out: Path, files: Path, *, baseline: str | None = None, title: str | None = None) -> Headline:
-    """Write the page to `out` and every figure to `files` (NAME.png, NAME.svg, NAME.csv); returns what it says first.
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What stands in a report: its evidence, what it says first, the sections on evaluations, and those on training."""
+
+    evidence: Evidence
+    headline: Headline
+    evaluation: list[Section]
+    training: list[Section]
+
+
+def write_report(arms: Sequence[Arm], out: Path, files: Path, *, baseline: str | None = None, title: str | None = None) -> Report:
+    """Write the page to `out` and every figure to `files` (NAME.png, NAME.svg, NAME.csv); returns what stands in it.
 
     Raises:
         ConfigError: `baseline` is none of the arms.
@@ -31,14 +42,15 @@ def write_report(arms: Sequence[Arm], out: Path, files: Path, *, baseline: str |
     from mulligan.report.figures import write_chart
 
     evidence = Evidence(arms, baseline)
-    headline, sections = make_headline(evidence), [*evaluation_sections(evidence), *training_sections(evidence)]
+    report = Report(evidence, make_headline(evidence), evaluation_sections(evidence), training_sections(evidence))
+    sections = [*report.evaluation, *report.training]
     name = title or " and ".join(arm.label for arm in arms[:3]) + (f" and {len(arms) - 3} more" if len(arms) > 3 else "")
     for section in sections:
         for chart in section.charts:
             write_chart(chart, files)
     with written_whole(out, "the report") as temporary:
-        temporary.write_text(build_report(evidence, headline, sections, name, files.name), encoding="utf-8")
-    return headline
+        temporary.write_text(build_report(evidence, report.headline, sections, name, files.name), encoding="utf-8")
+    return report
 
 
 def build_report(evidence: Evidence, headline: Headline, sections: Sequence[Section], title: str, files: str) -> str:
