@@ -31,6 +31,7 @@ class ExperimentArm(Section):
 
     overrides: tuple[str, ...] = ()
     warm_up: bool = Field(default=True, description="start from the warm-up that the seed's arms share; false: from the recipe's own start, warm-up included")
+    start: str | None = Field(default=None, description="start from this arm's trained model instead, e.g. with train = false to evaluate it under another wording")
     train: bool = Field(default=True, description="false: evaluated as it starts")
     seeds: int | None = Field(default=None, ge=1, description="the first so many seeds alone; None: all")
 
@@ -54,7 +55,17 @@ class Experiment(Section):
         known = {*self.arms, *([WARM_UP] if self.warm_up is not None else [])}
         if unknown := {self.headline, *self.rivals} - known:
             raise ValueError(f"no arm {sorted(unknown)[0]!r}: use {', '.join(sorted(known))}")
+        trained = [name for name, arm in self.arms.items() if arm.train and arm.start is None]
+        for name, arm in self.arms.items():
+            if arm.start is not None and arm.start not in trained:
+                raise ValueError(f"arms.{name}.start = {arm.start!r}: use an arm that is trained from no other ({', '.join(trained)})")
+            if arm.start is not None and (self.arms[arm.start].seeds or len(self.seeds)) < (arm.seeds or len(self.seeds)):
+                raise ValueError(f"arms.{name} has more seeds than {arm.start}, from which it starts: set arms.{name}.seeds = {self.arms[arm.start].seeds}")
         return self
+
+    def with_starts(self, arms: Sequence[str]) -> set[str]:
+        """These arms, the warm-up, and the arms whose models they start from."""
+        return {*arms, WARM_UP, *(start for arm in arms if (start := self.arms[arm].start) is not None)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +104,7 @@ def reproduce(
     Args:
         name: of a file of recipes/experiments, or its path.
         seeds: the first so many of the experiment's.
-        arms: these alone (the shared warm-up is always run).
+        arms: these alone, with what they start from.
         minutes: stop the work after so long; another call goes on.
         overrides: further settings of every run.
 
@@ -106,7 +117,8 @@ def reproduce(
     settings = {"overrides": (*experiment.overrides, *overrides), "evaluation": (*experiment.evaluation, *overrides)}
     experiment = experiment.model_copy(update=settings)
     every = arm_runs(experiment, recipe, out, experiment.seeds[:seeds])
-    complete = run_experiment([r for r in every if arms is None or r.arm in arms or r.arm == WARM_UP], workers=workers, minutes=minutes)
+    wanted = experiment.with_starts(list(experiment.arms) if arms is None else arms)
+    complete = run_experiment([run for run in every if run.arm in wanted], workers=workers, minutes=minutes)
     done = [run for run in every if run.finished]
     if done:
         write_results(experiment, Path(name).stem, done, out)
@@ -154,12 +166,14 @@ def arm_runs(experiment: Experiment, recipe: Path, out: Path, seeds: tuple[int, 
         for name, arm in experiment.arms.items():
             if arm.seeds is not None and place >= arm.seeds:
                 continue
-            shared = arm.warm_up and experiment.warm_up is not None
-            start = (f"model.path={warm / 'model'}", "warmup.steps=0") if shared else ()
+            after = warm if arm.warm_up and experiment.warm_up is not None else None
+            if arm.start is not None:
+                after = folder / arm.start
+            start = (f"model.path={after / 'model'}", "warmup.steps=0") if after is not None else ()
             settings = (*common, *arm.overrides, *start)
             label = f"{name}, seed {seed}"
             training = Job(label, recipe, (*settings, "problems.eval=[]"), folder / name) if arm.train else None
-            runs.append(ArmRun(name, seed, training, Job(label, recipe, (*settings, *experiment.evaluation), folder / name), warm if shared else None))
+            runs.append(ArmRun(name, seed, training, Job(label, recipe, (*settings, *experiment.evaluation), folder / name), after))
     return runs
 
 

@@ -57,6 +57,11 @@ seeds = 1
 train = false
 warm_up = false
 overrides = ["warmup.steps=0"]
+[arms.reworded]
+start = "multi-attempt"
+train = false
+overrides = ["protocol.feedback=wrong {n}"]
+seeds = 1
 """
 
 
@@ -77,14 +82,14 @@ def test_every_experiment_of_the_project_is_sound(tmp_path: Path) -> None:
             settled = run.evaluation.load()
             assert settled.seed == run.seed and settled.problems.eval
             assert run.training is None or not run.training.load().problems.eval
-        assert all(run.arm == WARM_UP or run.after in (None, tmp_path / f"seed-{run.seed}" / WARM_UP) for run in runs)
+        assert all(run.arm == WARM_UP or run.after in {None, *(other.evaluation.folder for other in runs)} for run in runs)
 
 
 def test_runs_come_seed_by_seed_and_share_the_warm_up_of_their_seed(small: Path) -> None:
     experiment, recipe = load_experiment(str(small))
     runs = arm_runs(experiment, recipe, Path("out"), experiment.seeds)
     assert [(r.seed, r.arm) for r in runs] == [
-        *((3, arm) for arm in (WARM_UP, "multi-attempt", "single-turn", "blind", "untrained")),
+        *((3, arm) for arm in (WARM_UP, "multi-attempt", "single-turn", "blind", "untrained", "reworded")),
         *((4, arm) for arm in (WARM_UP, "multi-attempt", "single-turn", "untrained")),
     ]
     single = runs[2]
@@ -92,6 +97,14 @@ def test_runs_come_seed_by_seed_and_share_the_warm_up_of_their_seed(small: Path)
     trained = single.training.load()
     assert (trained.attempts.max_attempts, trained.warmup.steps, trained.model.path) == (1, 0, "out/seed-3/warm-up/model")
     assert runs[4].training is None and runs[4].after is None
+    assert runs[5].training is None and runs[5].after == Path("out/seed-3/multi-attempt")
+    reworded = runs[5].evaluation.load()
+    assert (reworded.model.path, reworded.protocol.feedback) == ("out/seed-3/multi-attempt/model", "wrong {n}")
+
+
+def test_an_arm_brings_along_the_one_that_it_starts_from(small: Path) -> None:
+    experiment, _ = load_experiment(str(small))
+    assert experiment.with_starts(["reworded"]) == {"reworded", "multi-attempt", WARM_UP}
 
 
 def test_it_runs_stops_goes_on_and_writes_its_results(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,10 +113,10 @@ def test_it_runs_stops_goes_on_and_writes_its_results(small: Path, capsys: pytes
     assert "the same command goes on" in capsys.readouterr().out
     assert reproduce(str(small), out, workers=2)
     folders = sorted(str(p.parent.relative_to(out)) for p in out.glob("seed-*/*/eval.json"))
-    assert folders == sorted([f"seed-{s}/{a}" for s in (3, 4) for a in (WARM_UP, "multi-attempt", "single-turn", "untrained")] + ["seed-3/blind"])
+    assert folders == sorted([f"seed-{s}/{a}" for s in (3, 4) for a in (WARM_UP, "multi-attempt", "single-turn", "untrained")] + ["seed-3/blind", "seed-3/reworded"])
     written = {p: p.stat().st_mtime_ns for p in out.glob("seed-*/*/eval.json")}
     results = (out / "small.md").read_text()
-    assert all(arm in results for arm in ("multi-attempt", "single-turn", "blind", "untrained", WARM_UP))
+    assert all(arm in results for arm in ("multi-attempt", "single-turn", "blind", "untrained", "reworded", WARM_UP))
     facts = json.loads((out / "results.json").read_text())
     assert facts["seeds"]["multi-attempt"] == [3, 4] and facts["seeds"]["blind"] == [3]
     assert reproduce(str(small), out)
@@ -116,6 +129,7 @@ def test_it_runs_stops_goes_on_and_writes_its_results(small: Path, capsys: pytes
         ('title = "x"\nrecipe = "recipe.toml"\nheadline = "b"\n[arms.a]\n', "no arm 'b': use a, warm-up"),
         ('title = "x"\nrecipe = "recipe.toml"\nheadline = "a"\ncolour = 1\n[arms.a]\n', "colour: Extra inputs"),
         ("title = ", "cannot be read as TOML"),
+        ('title = "x"\nrecipe = "recipe.toml"\nheadline = "a"\n[arms.a]\n[arms.b]\nstart = "c"\n', r"arms.b.start = 'c': use an arm that is trained from no other \(a\)"),
     ],
 )
 def test_faulty_experiments_are_named(small: Path, text: str, says: str) -> None:
@@ -127,6 +141,6 @@ def test_faulty_experiments_are_named(small: Path, text: str, says: str) -> None
 def test_unknown_names_come_with_the_known_ones(small: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no experiment 'reading': use .*readings"):
         load_experiment("reading")
-    with pytest.raises(ConfigError, match="has no arm 'multi': use multi-attempt, single-turn, blind, untrained"):
+    with pytest.raises(ConfigError, match="has no arm 'multi': use multi-attempt, single-turn, blind, untrained, reworded"):
         reproduce(str(small), tmp_path / "out", arms=["multi"])
     assert Experiment.model_validate({"title": "x", "recipe": "r", "headline": "a", "arms": {"a": {}}}).seeds == (0, 1, 2, 3, 4)
