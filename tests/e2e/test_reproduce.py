@@ -130,6 +130,7 @@ def test_it_runs_stops_goes_on_and_writes_its_results(small: Path, capsys: pytes
         ('title = "x"\nrecipe = "recipe.toml"\nheadline = "a"\ncolour = 1\n[arms.a]\n', "colour: Extra inputs"),
         ("title = ", "cannot be read as TOML"),
         ('title = "x"\nrecipe = "recipe.toml"\nheadline = "a"\n[arms.a]\n[arms.b]\nstart = "c"\n', r"arms.b.start = 'c': use an arm that is trained from no other \(a\)"),
+        ('title = "x"\nrecipe = "recipe.toml"\nheadline = "a"\n[arms.a]\nseeds = 2\n[arms.b]\nstart = "a"\n', "arms.b has more seeds than a, from which it starts: set arms.b.seeds = 2"),
     ],
 )
 def test_faulty_experiments_are_named(small: Path, text: str, says: str) -> None:
