@@ -1,12 +1,5 @@
-"""Controls: the same dialogues with one thing changed, to see what the failed attempts brought.
-
-`mulligan.rollout` plays them under the condition of that name:
-
-- `history_blind`: an attempt sees the question and the count, not the earlier attempts (what a mere retry schedule gains stays);
-- `verdict_hidden`: the policy is told to try again, not that it was wrong;
-- `random_verdict`: the verdicts it is told have nothing to do with its answers; the dialogue counts by its last answer;
-- `other_history`: the earlier attempts that it sees are those at another problem;
-- `false_wrong`: a right answer is told to be wrong (does it give it up?).
+"""Controls: the same dialogues with one thing changed, to see what the failed attempts brought. What each of them changes is said in
+`mulligan.conditions`, under which `mulligan.rollout` plays them; here are the figures that they give.
 """
 
 from __future__ import annotations
