@@ -10,6 +10,7 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -151,7 +152,7 @@ def worker_pool(console: Console, names: list[str], workers: int = 2) -> Iterato
     before = {name: os.environ.get(name) for name in threads}
     os.environ.update(threads)
     try:
-        with context.Manager() as manager, ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_interrupts) as pool:
+        with context.Manager() as manager, ProcessPoolExecutor(workers, mp_context=context, initializer=_follow_the_parent) as pool:
             queue = manager.Queue()
             with Bars(console, names, queue):
                 try:
@@ -169,9 +170,17 @@ def worker_pool(console: Console, names: list[str], workers: int = 2) -> Iterato
                 os.environ[name] = value
 
 
-def _leave_interrupts() -> None:
-    """Ctrl-C goes to every process of a terminal; the parent alone answers it, and ends the others."""
+def _follow_the_parent() -> None:
+    """Ctrl-C goes to every process of a terminal; the parent alone answers it, and ends the others. If it is killed, they end as well."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+
+
+def _end_with_the_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)  # at any moment: a run goes on from its last checkpoint
 
 
 def _run_reporting(queue: Any, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -195,8 +204,6 @@ class Bars:
         self.last: dict[str, float] = {}
 
     def __enter__(self) -> Bars:
-        import threading
-
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self.progress.start()

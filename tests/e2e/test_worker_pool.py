@@ -1,0 +1,59 @@
+"""Worker processes of quickstart and reproduce end with the process that started them, however that ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+SCRIPT = """
+import os, sys, time
+from pathlib import Path
+from rich.console import Console
+from mulligan.jobs import worker_pool
+
+def work(path, report):
+    Path(path).write_text(str(os.getpid()))
+    time.sleep(600)
+
+if __name__ == "__main__":
+    with worker_pool(Console(stderr=True), ["one"], 1) as submit:
+        submit(work, sys.argv[1]).result()
+"""
+
+
+def test_a_killed_parent_leaves_no_worker_behind(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    told = tmp_path / "pid"
+    parent = subprocess.Popen([sys.executable, str(tmp_path / "script.py"), str(told)])
+    try:
+        assert _within(120, lambda: told.exists() and told.read_text() != "")
+        worker = int(told.read_text())
+        assert _runs(worker)
+    finally:
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+    assert _within(30, lambda: not _runs(worker))
+
+
+def _within(seconds: float, true: Callable[[], bool]) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if true():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def _runs(pid: int) -> bool:
+    """Whether the process is there, and not merely waiting to be collected."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    state = Path(f"/proc/{pid}/stat")
+    return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"
