@@ -57,7 +57,7 @@ class FusedLayer:
 
     def __call__(self, hidden_states: Tensor, *, position_embeddings: tuple[Tensor, Tensor], layout: Layout, **_: Any) -> Tensor:
         """hidden_states (1, T, W), cosines and sines (1, T, D) -> (1, T, W)."""
-        cos_TD, sin_TD = (x[0].contiguous() for x in position_embeddings)
+        cos_TD, sin_TD = (x[0] for x in position_embeddings)
         x = self._normed(self.norm, hidden_states)
         query, key, value = (product(x)[0].unflatten(-1, (-1, self.head_size)) for product in (self.query, self.key, self.value))
         if self.query_norm is not None:
@@ -94,7 +94,8 @@ def _has_the_parts(layer: nn.Module, products: Mapping[nn.Linear, Product]) -> b
         return False
     norms = [parts["input_layernorm"], parts["post_attention_layernorm"], *(attention[name] for name in _HEAD_NORMS & attention.keys())]
     linears = [attention[name] for name in _ATTENTION] + [*mlp.values()]
-    return all(isinstance(getattr(norm, "variance_epsilon", None), float) for norm in norms) and all(linear in products for linear in linears)
+    known_norms = all(isinstance(getattr(norm, "variance_epsilon", None), float) for norm in norms)
+    return known_norms and isinstance(getattr(parts["self_attn"], "head_dim", None), int) and all(linear in products for linear in linears)
 
 
 @torch.no_grad()

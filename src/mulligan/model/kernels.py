@@ -53,6 +53,7 @@ class Kernels:
 
     def rms_norm(self, x: Tensor, weight_N: Tensor, eps: float) -> Tensor:
         """x (..., N) over the root of its mean square, times weight_N."""
+        assert x.dtype == weight_N.dtype == torch.float32
         x, width = x.contiguous(), x.shape[-1]
         out = torch.empty_like(x)
         self._library.rms_norm(x.data_ptr(), weight_N.data_ptr(), out.data_ptr(), x.numel() // width, width, eps, torch.get_num_threads())
@@ -60,8 +61,9 @@ class Kernels:
 
     def rotate(self, x_THD: Tensor, cos_TD: Tensor, sin_TD: Tensor) -> Tensor:
         """Rotary embedding of x_THD, in place if it is contiguous."""
-        x, (count, heads, size) = x_THD.contiguous(), x_THD.shape
-        self._library.rotate(x.data_ptr(), cos_TD.data_ptr(), sin_TD.data_ptr(), count, heads, size, torch.get_num_threads())
+        assert x_THD.dtype == cos_TD.dtype == sin_TD.dtype == torch.float32
+        x, cos, sin, (count, heads, size) = x_THD.contiguous(), cos_TD.contiguous(), sin_TD.contiguous(), x_THD.shape
+        self._library.rotate(x.data_ptr(), cos.data_ptr(), sin.data_ptr(), count, heads, size, torch.get_num_threads())
         return x
 
     def attend(
@@ -86,6 +88,7 @@ class Kernels:
         Returns:
             (T, H, E); rows of other tokens than `which_N` are left as memory had them.
         """
+        assert all(x.dtype == torch.float32 and x.is_contiguous() for x in cache) and query_THD.dtype == key_TKD.dtype == value_TKE.dtype == torch.float32
         query, key, value = query_THD.contiguous(), key_TKD.contiguous(), value_TKE.contiguous()
         (count, heads, size), (_, kv_heads, value_size) = query.shape, value.shape
         out = query.new_empty(count, heads, value_size)
