@@ -10,7 +10,7 @@ import torch
 from small_models import CONFIGS, as_policy, build, random_ids
 
 from mulligan.model import CachedLayout, KVCache, PackedLinears
-from mulligan.model.kernels import Kernels, _compiler, compiled, rms_norm, rotate
+from mulligan.model.kernels import Kernels, _compiler, compiled, quantize, rms_norm, rotate
 
 
 @pytest.fixture
@@ -33,6 +33,14 @@ def test_norm_and_rotary_embedding(kernels: Kernels):
         expected = rotate(None, heads, cos, sin)
         torch.testing.assert_close(kernels.rotate(heads.clone(), cos, sin), expected, atol=1e-6, rtol=1e-6)
         torch.testing.assert_close(kernels.rotate(heads.transpose(0, 1).contiguous().transpose(0, 1), cos, sin), expected, atol=1e-6, rtol=1e-6)
+
+
+def test_rounding_to_eight_bits_is_the_same_to_the_bit(kernels: Kernels):
+    x = _random(2, 40, 51) * torch.tensor([1e-20, 1e-3, 1.0, 1e4]).repeat(10)[:, None]
+    x[0, 3] = 0.0
+    x[1, :, ::5] = x[1, :, :1] / 127 * 0.5  # half-way between two steps
+    for found, expected in zip(kernels.quantize(x), quantize(None, x), strict=True):
+        assert torch.equal(found, expected)
 
 
 def _attention_by_hand(query_HD, keys_KLD, values_KLE, scale: float, softcap: float | None) -> torch.Tensor:

@@ -117,6 +117,22 @@ void rms_norm(const float* x, const float* weight, float* out, int64_t T, int64_
     }
 }
 
+// Each row of x (T, width) as bytes around 128, and its scale (T,): the largest number of a row is 127 of its scales away from 0.
+void quantize(const float* x, uint8_t* out, float* scales, int64_t T, int64_t width, int threads) {
+#pragma omp parallel for num_threads(threads)
+    for (int64_t t = 0; t < T; ++t) {
+        const float* row = x + t * width;
+        uint8_t* to = out + t * width;
+        float highest = 1e-12f;
+#pragma omp simd reduction(max : highest)
+        for (int64_t i = 0; i < width; ++i) highest = std::max(highest, std::abs(row[i]));
+        const float scale = highest / 127.0f;
+#pragma omp simd
+        for (int64_t i = 0; i < width; ++i) to[i] = static_cast<uint8_t>(static_cast<int32_t>(row[i] / scale + 128.5f));
+        scales[t] = scale;
+    }
+}
+
 // Turn heads (T, H, D) in place by the angles of their token, whose cosines and sines are (T, D): the halves of a head are paired.
 void rotate(float* x, const float* cosines, const float* sines, int64_t T, int64_t H, int64_t D, int threads) {
 #pragma omp parallel for num_threads(threads)

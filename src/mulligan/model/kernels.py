@@ -37,6 +37,7 @@ _PATIENCE = 120.0
 _POINTER, _COUNT, _FLOAT, _THREADS = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
 _SIGNATURES: dict[str, list[type]] = {
     "rms_norm": [_POINTER] * 3 + [_COUNT] * 2 + [_FLOAT, _THREADS],
+    "quantize": [_POINTER] * 3 + [_COUNT] * 2 + [_THREADS],
     "rotate": [_POINTER] * 3 + [_COUNT] * 3 + [_THREADS],
     "attend": [_POINTER] * 9 + [_COUNT] * 7 + [_FLOAT, _COUNT, _FLOAT, _THREADS],
 }
@@ -58,6 +59,14 @@ class Kernels:
         out = torch.empty_like(x)
         self._library.rms_norm(x.data_ptr(), weight_N.data_ptr(), out.data_ptr(), x.numel() // width, width, eps, torch.get_num_threads())
         return out
+
+    def quantize(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x (..., N) in 8 bits: bytes (..., N) around 128, and a scale for each row of N, (..., 1)."""
+        assert x.dtype == torch.float32
+        x, width = x.contiguous(), x.shape[-1]
+        out, scale = torch.empty_like(x, dtype=torch.uint8), x.new_empty(*x.shape[:-1], 1)
+        self._library.quantize(x.data_ptr(), out.data_ptr(), scale.data_ptr(), x.numel() // width, width, torch.get_num_threads())
+        return out, scale
 
     def rotate(self, x_THD: Tensor, cos_TD: Tensor, sin_TD: Tensor) -> Tensor:
         """Rotary embedding of x_THD, in place if it is contiguous."""
@@ -103,6 +112,15 @@ def rms_norm(kernels: Kernels | None, x: Tensor, weight_N: Tensor, eps: float) -
     if kernels is not None:
         return kernels.rms_norm(x, weight_N, eps)
     return weight_N * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps))
+
+
+def quantize(kernels: Kernels | None, x: Tensor) -> tuple[Tensor, Tensor]:
+    """x (..., N) in 8 bits: bytes (..., N) around 128, and a scale for each row of N, (..., 1). The same with and without kernels."""
+    if kernels is not None:
+        return kernels.quantize(x)
+    scale = x.abs().amax(-1, keepdim=True).clamp_(min=1e-12).div_(127.0)
+    # + 0.5, then cut: rounds to the nearest in the same pass that converts.
+    return torch.div(x, scale).add_(128.5).to(torch.uint8), scale
 
 
 def rotate(kernels: Kernels | None, x_THD: Tensor, cos_TD: Tensor, sin_TD: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from mulligan.errors import ModelError
 from mulligan.model.fused import fused_layers
-from mulligan.model.kernels import Kernels, compiled
+from mulligan.model.kernels import Kernels, compiled, quantize
 from mulligan.model.policy import Policy
 
 Precision = Literal["exact", "int8"]
@@ -64,9 +64,9 @@ class PackedLinears:
         if made_of == self._made_of:
             return
         self._forwards = []  # first, so that two copies never stand side by side
-        inputs = _QuantizedInput()
         large = {m for m in linears if m.weight.numel() >= SMALL}
         self._kernels = compiled() if large else None
+        inputs = _QuantizedInput(self._kernels)
         with torch.no_grad():
             products = {m: _Int8Linear(m, inputs) if self.precision == "int8" else _ExactLinear(m) for m in linears}
             fused = fused_layers(self.policy.model, {m: p for m, p in products.items() if m in large}, self._kernels)
@@ -158,16 +158,15 @@ class _QuantizedInput:
 
     ZERO = 128
 
-    def __init__(self) -> None:
+    def __init__(self, kernels: Kernels | None = None) -> None:
+        self._kernels = kernels
         self._of: Tensor | None = None
         self._found: tuple[Tensor, Tensor] | None = None
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x (..., K) -> unsigned bytes (..., K) around 128, and the scale of each token (..., 1)."""
         if x is not self._of or self._found is None:
-            scale = x.abs().amax(-1, keepdim=True).clamp_(min=1e-12).div_(127.0)
-            # + 0.5, then cut: rounds to the nearest in the same pass that converts.
-            self._of, self._found = x, (torch.div(x, scale).add_(self.ZERO + 0.5).to(torch.uint8), scale)
+            self._of, self._found = x, quantize(self._kernels, x)
         return self._found
 
 
