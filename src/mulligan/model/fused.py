@@ -1,9 +1,9 @@
 """Decoder layers of the Llama family in fewer passes over memory, for the sampler on the processor.
 
-Between its matrix products a layer reads and writes every activation some thirty times. Here the activation function, its product
-and the residual sums are done by the products as they store their results, and norms and rotary embeddings in one pass each
-(`kernels.py`). Which layers have this form is not taken from their name: a layer is replaced if it has these parts and no others, and
-if its own forward gives the same on random input; whatever it hands to attention (scale, window, cap) is noted there and handed on.
+Between its matrix products a layer reads and writes every activation some thirty times. Here norms and rotary embeddings take one pass
+each (`kernels.py`), and the activation function, its product and the residual sums change what is there. Which layers have this
+form is not taken from their name: a layer is replaced if it has these parts and no others, and if its own forward gives the same on
+random input; whatever it hands to attention (scale, window, cap) is noted there and handed on.
 
 Legend: T tokens of the pass, H query heads, K key/value heads, D head size, W hidden size.
 """
@@ -11,8 +11,8 @@ Legend: T tokens of the pass, H query heads, K key/value heads, D head size, W h
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,15 +24,8 @@ from mulligan.model.kernels import Kernels, rms_norm, rotate
 
 logger = logging.getLogger(__name__)
 
-
-class Product(Protocol):
-    """A linear layer x (..., K) -> (..., N), alone or with what is done to its result at once (`other` is of the result's shape)."""
-
-    def __call__(self, x: Tensor) -> Tensor: ...
-    def silu(self, x: Tensor) -> Tensor: ...
-    def times(self, x: Tensor, other: Tensor) -> Tensor: ...
-    def plus(self, x: Tensor, other: Tensor) -> Tensor: ...
-
+Product = Callable[[Tensor], Tensor]
+"""What computes in place of a linear layer, (..., K) -> (..., N); its result is a new tensor, and may be changed."""
 
 Attend = tuple[float, int | None, float | None]
 """Scale, window and cap, as the layer's own forward gives them to its attention."""
@@ -42,7 +35,7 @@ _ATTENTION, _HEAD_NORMS, _MLP = {"q_proj", "k_proj", "v_proj", "o_proj"}, {"q_no
 
 
 class FusedLayer:
-    """Stands in for the forward of one decoder layer whose parts `_parts_of` has recognised."""
+    """Stands in for the forward of one decoder layer that `fused_layers` has recognised."""
 
     def __init__(self, layer: nn.Module, products: Mapping[nn.Linear, Product], attend: Attend, kernels: Kernels | None):
         attention: Any = layer.self_attn
@@ -64,9 +57,9 @@ class FusedLayer:
             query, key = self._normed(self.query_norm, query), self._normed(self.key_norm, key)
         query, key = rotate(self.kernels, query, cos_TD, sin_TD), rotate(self.kernels, key, cos_TD, sin_TD)
         attended = layout.attend(self.index, query, key, value, *self.attend)
-        hidden = self.out.plus(attended.flatten(1).unsqueeze(0), hidden_states)
+        hidden = self.out(attended.flatten(1).unsqueeze(0)).add_(hidden_states)
         x = self._normed(self.mlp_norm, hidden)
-        return self.down.plus(self.up.times(x, self.gate.silu(x)), hidden)
+        return self.down(F.silu(self.gate(x), inplace=True).mul_(self.up(x))).add_(hidden)
 
     def _normed(self, norm: Any, x: Tensor) -> Tensor:
         return rms_norm(self.kernels, x, norm.weight, norm.variance_epsilon)
@@ -114,7 +107,7 @@ def _attend_if_same(layer: nn.Module, kernels: Kernels | None) -> Attend | None:
     try:
         expected = layer(hidden, attention_mask=None, past_key_values=None, use_cache=False, layout=own, **given)
         attend = own.attends[0]
-        linears = {linear: _Plain(linear) for linear in layer.modules() if isinstance(linear, nn.Linear)}
+        linears: dict[nn.Linear, Product] = {linear: linear.forward for linear in layer.modules() if isinstance(linear, nn.Linear)}
         found = FusedLayer(layer, linears, attend, kernels)(hidden, layout=ours, **given)
     except Exception as error:  # a layer of another kind, whatever it stumbled upon
         logger.debug("%s keeps its own forward: %s", type(layer).__name__, error)
@@ -139,22 +132,3 @@ class _Noted(PackedLayout):
         self.attends.append((scale, window, softcap))
         self.tensors += [query_THD, key_TKD, value_TKD]
         return super().attend(layer, query_THD, key_TKD, value_TKD, scale, window, softcap)
-
-
-class _Plain:
-    """A linear layer as torch computes it."""
-
-    def __init__(self, linear: nn.Linear):
-        self.weight, self.bias = linear.weight, linear.bias
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias)
-
-    def silu(self, x: Tensor) -> Tensor:
-        return F.silu(self(x))
-
-    def times(self, x: Tensor, other: Tensor) -> Tensor:
-        return self(x) * other
-
-    def plus(self, x: Tensor, other: Tensor) -> Tensor:
-        return self(x) + other

@@ -68,7 +68,7 @@ class PackedLinears:
         self._kernels = compiled() if large else None
         inputs = _QuantizedInput(self._kernels)
         with torch.no_grad():
-            products = {m: _Int8Linear(m, inputs) if self.precision == "int8" else _ExactLinear(m) for m in linears}
+            products = {m: _Int8Linear(m, inputs) if self.precision == "int8" else _exact_linear(m) for m in linears}
             fused = fused_layers(self.policy.model, {m: p for m, p in products.items() if m in large}, self._kernels)
         self._forwards = [*products.items(), *fused.items()]
         self._made_of = made_of
@@ -134,23 +134,9 @@ def _plain_linears(module: nn.Module, autocast: torch.dtype | None, smallest: in
     return [m for m in linears if m.weight.dtype == torch.float32 and m.weight.device.type == "cpu" and m.weight.numel() >= smallest]
 
 
-class _ExactLinear:
-    """Float32 through oneDNN, which does something to each result before it is stored (its "post-operations")."""
-
-    def __init__(self, linear: nn.Linear):
-        self.packed, self.bias = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), _ROWS_HINT), linear.bias
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
-
-    def silu(self, x: Tensor) -> Tensor:
-        return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "swish", [], "")
-
-    def times(self, x: Tensor, other: Tensor) -> Tensor:
-        return torch.ops.mkldnn._linear_pointwise.binary(x, other, self.packed, self.bias, "mul")
-
-    def plus(self, x: Tensor, other: Tensor) -> Tensor:
-        return torch.ops.mkldnn._linear_pointwise.binary(x, other, self.packed, self.bias, "add")
+def _exact_linear(linear: nn.Linear) -> Callable[[Tensor], Tensor]:
+    packed, bias = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), _ROWS_HINT), linear.bias
+    return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
 
 
 class _QuantizedInput:
@@ -185,15 +171,6 @@ class _Int8Linear:
         )
         out.mul_(scale)
         return out if self.bias is None else out.add_(self.bias)
-
-    def silu(self, x: Tensor) -> Tensor:
-        return F.silu(self(x), inplace=True)
-
-    def times(self, x: Tensor, other: Tensor) -> Tensor:
-        return self(x).mul_(other)
-
-    def plus(self, x: Tensor, other: Tensor) -> Tensor:
-        return self(x).add_(other)
 
 
 def check_int8(device: torch.device, autocast: torch.dtype | None) -> None:
