@@ -20,6 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface
 
+from mulligan.model.kernels import Kernels
+
 ATTENTION = "mulligan"
 
 
@@ -152,14 +154,24 @@ class CachedLayout:
     """`counts[i]` new tokens for cache row `rows[i]`, which already holds `starts[i]` tokens.
 
     Single new tokens (decoding) are attended in one batched pass over a view of the cache; longer runs (prompts, feedback) in
-    padded chunks of bounded area.
+    padded chunks of bounded area. With compiled `kernels`, single tokens and short runs attend to exactly what they may see.
     """
 
     MAX_AREA = 1 << 22
     """Most score elements (rows x new tokens x cached tokens) per chunk of prefill and head: bounds memory."""
+    SHORT_RUN = 64
+    """Tokens of the longest run that the compiled kernel attends, which takes each token by itself: longer ones are faster in chunks."""
 
-    def __init__(self, cache: KVCache, rows: Sequence[int], starts: Sequence[int], counts: Sequence[int], device: torch.device | str = "cpu"):
-        self.cache = cache
+    def __init__(
+        self,
+        cache: KVCache,
+        rows: Sequence[int],
+        starts: Sequence[int],
+        counts: Sequence[int],
+        device: torch.device | str = "cpu",
+        kernels: Kernels | None = None,
+    ):
+        self.cache, self.kernels = cache, kernels
         rows_R, starts_R, counts_R = (torch.tensor(x, device=device) for x in (rows, starts, counts))
         ends_R = starts_R + counts_R
         offsets_R = torch.cumsum(counts_R, 0) - counts_R
@@ -171,10 +183,13 @@ class CachedLayout:
         self.position_ids = self.position_T.unsqueeze(0)
         cache.reserve(max(rows) + 1, int(ends_R.max()))
 
-        single = counts_R == 1
-        self.decode_T = offsets_R[single]
+        single = counts_R == 1 if kernels is None else counts_R <= self.SHORT_RUN
         self._masks: dict[tuple[int | None, int], Tensor] = {}
-        self._plan_decode(rows_R[single], ends_R[single])
+        if kernels is None:
+            self.decode_T = offsets_R[single]
+            self._plan_decode(rows_R[single], ends_R[single])
+        else:
+            self.decode_T = torch.repeat_interleave(single, counts_R).nonzero().flatten()
         self.chunks = self._plan_prefill(rows_R[~single], starts_R[~single], counts_R[~single], offsets_R[~single])
 
     def _plan_decode(self, rows_N: Tensor, ends_N: Tensor) -> None:
@@ -217,13 +232,17 @@ class CachedLayout:
 
     def attend(self, layer: int, query_THD: Tensor, key_TKD: Tensor, value_TKD: Tensor, scale: float, window: int | None, softcap: float | None) -> Tensor:
         keys, values = self.cache.layer(layer, key_TKD, value_TKD)
-        keys[self.row_T, :, self.position_T] = key_TKD
-        values[self.row_T, :, self.position_T] = value_TKD
-        if not self.chunks:
-            return self._decode(query_THD, keys, values, scale, window, softcap)
-        out = query_THD.new_empty(*query_THD.shape[:2], value_TKD.shape[2])
-        if len(self.decode_rows):
-            out[self.decode_T] = self._decode(query_THD[self.decode_T], keys, values, scale, window, softcap)
+        if self.kernels is not None:
+            places = self.row_T, self.position_T
+            out = self.kernels.attend(query_THD, key_TKD, value_TKD, (keys, values), places, self.decode_T, scale, window, softcap)
+        else:
+            keys[self.row_T, :, self.position_T] = key_TKD
+            values[self.row_T, :, self.position_T] = value_TKD
+            if not self.chunks:
+                return self._decode(query_THD, keys, values, scale, window, softcap)
+            out = query_THD.new_empty(*query_THD.shape[:2], value_TKD.shape[2])
+            if len(self.decode_rows):
+                out[self.decode_T] = self._decode(query_THD[self.decode_T], keys, values, scale, window, softcap)
         for rows, tokens, positions, length in self.chunks:
             index = torch.arange(length, device=query_THD.device)
             distance = positions[:, :, None] - index

@@ -10,7 +10,7 @@ Legend: R rows (tokens of a pass), K inputs, N outputs of a layer.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mulligan.errors import ModelError
+from mulligan.model.fused import fused_layers
+from mulligan.model.kernels import Kernels, compiled, quantize
 from mulligan.model.policy import Policy
 
 Precision = Literal["exact", "int8"]
@@ -43,16 +45,18 @@ class PackedLinears:
     def __init__(self, policy: Policy, precision: Precision = "exact"):
         self.policy, self.precision = policy, precision
         self._made_of: tuple[object, ...] = ()
-        self._forwards: list[tuple[nn.Linear, Callable[[Tensor], Tensor]]] = []
+        self._forwards: list[tuple[nn.Module, Callable[..., Tensor]]] = []
+        self._kernels: Kernels | None = None
         if precision == "int8":
             check_int8(policy.device, policy.autocast)
 
     @contextmanager
-    def in_use(self) -> Iterator[None]:
-        """The policy's linear layers compute through their packed copies until the block ends."""
+    def in_use(self) -> Iterator[Kernels | None]:
+        """The policy's linear layers compute through their packed copies until the block ends, and decoder layers of a known form in
+        fewer passes (`fused.py`); without gradients. Gives the compiled kernels, for attention, where a model is large enough for them."""
         self._renew()
         with _forwards(self._forwards):
-            yield
+            yield self._kernels
 
     def _renew(self) -> None:
         linears = _plain_linears(self.policy.model, self.policy.autocast, 0 if self.precision == "int8" else SMALL)
@@ -60,9 +64,13 @@ class PackedLinears:
         if made_of == self._made_of:
             return
         self._forwards = []  # first, so that two copies never stand side by side
-        inputs = _QuantizedInput()
+        large = {m for m in linears if m.weight.numel() >= SMALL}
+        self._kernels = compiled() if large else None
+        inputs = _QuantizedInput(self._kernels)
         with torch.no_grad():
-            self._forwards = [(m, _Int8Linear(m, inputs) if self.precision == "int8" else _exact_linear(m)) for m in linears]
+            products = {m: _Int8Linear(m, inputs) if self.precision == "int8" else _exact_linear(m) for m in linears}
+            fused = fused_layers(self.policy.model, {m: p for m, p in products.items() if m in large}, self._kernels)
+        self._forwards = [*products.items(), *fused.items()]
         self._made_of = made_of
 
 
@@ -103,14 +111,18 @@ class _Product(torch.autograd.Function):
 
 
 @contextmanager
-def _forwards(replacements: list[tuple[nn.Linear, Callable[[Tensor], Tensor]]]) -> Iterator[None]:
-    for linear, forward in replacements:
-        linear.__dict__["forward"] = forward  # in the instance: shadows the class's, and costs no more than this
+def _forwards(replacements: Sequence[tuple[nn.Module, Callable[..., Tensor]]]) -> Iterator[None]:
+    before = [module.__dict__.get("forward") for module, _ in replacements]
+    for module, forward in replacements:
+        module.__dict__["forward"] = forward  # in the instance: shadows the class's, and costs no more than this
     try:
         yield
     finally:
-        for linear, _ in replacements:
-            del linear.__dict__["forward"]
+        for (module, _), forward in zip(replacements, before, strict=True):
+            if forward is None:
+                del module.__dict__["forward"]
+            else:  # a layer that is checkpointed
+                module.__dict__["forward"] = forward
 
 
 def _plain_linears(module: nn.Module, autocast: torch.dtype | None, smallest: int) -> list[nn.Linear]:
@@ -132,16 +144,15 @@ class _QuantizedInput:
 
     ZERO = 128
 
-    def __init__(self) -> None:
+    def __init__(self, kernels: Kernels | None = None) -> None:
+        self._kernels = kernels
         self._of: Tensor | None = None
         self._found: tuple[Tensor, Tensor] | None = None
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x (..., K) -> unsigned bytes (..., K) around 128, and the scale of each token (..., 1)."""
         if x is not self._of or self._found is None:
-            scale = x.abs().amax(-1, keepdim=True).clamp_(min=1e-12).div_(127.0)
-            # + 0.5, then cut: rounds to the nearest in the same pass that converts.
-            self._of, self._found = x, (torch.div(x, scale).add_(self.ZERO + 0.5).to(torch.uint8), scale)
+            self._of, self._found = x, quantize(self._kernels, x)
         return self._found
 
 

@@ -263,9 +263,9 @@ class LocalSampler:
         """One forward pass over every row's unread tokens; the logits after each row's last one, (R, V)."""
         counts = [len(d.unread) for d in rows]
         self._cache.reserve(len(self._rows), 0)
-        layout = CachedLayout(self._cache, [d.row for d in rows], [d.cached for d in rows], counts, self.policy.device)  # type: ignore[misc]
         ids_T = torch.tensor([token for d in rows for token in d.unread], device=self.policy.device)
-        with self._linears.in_use():
+        with self._linears.in_use() as kernels:
+            layout = CachedLayout(self._cache, [d.row for d in rows], [d.cached for d in rows], counts, self.policy.device, kernels)  # type: ignore[misc]
             logits = self.policy.logits(ids_T, layout, layout.position_ids, layout.last_T)
         self.read_tokens += len(ids_T)
         for dialogue, count in zip(rows, counts, strict=True):

@@ -1,0 +1,186 @@
+"""Compiled versions of what lies between matrix products on the processor (`kernels.cpp`), and the same in plain torch.
+
+`compiled()` translates the source with the machine's C++ compiler once, into the user's cache folder, and loads it; where that fails
+(no compiler, no OpenMP, a cache folder that cannot be written) it says so once in the log and returns None, and torch computes instead.
+Set CXX to choose the compiler, or to `false` to do without.
+
+Legend: T tokens of a pass, N of them to be attended, H query heads, K key/value heads, D and E sizes of keys and values, S cache rows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+SOURCE = Path(__file__).with_suffix(".cpp")
+# Neither fast-math nor reassociation: sums keep the order that the source gives them, and loading the library must not change the
+# processor's treatment of denormal numbers for all of the process.
+FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
+_PATIENCE = 120.0
+"""Seconds that the compiler may take (it takes one or two)."""
+
+_POINTER, _COUNT, _FLOAT, _THREADS = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
+_SIGNATURES: dict[str, list[type]] = {
+    "rms_norm": [_POINTER] * 3 + [_COUNT] * 2 + [_FLOAT, _THREADS],
+    "quantize": [_POINTER] * 3 + [_COUNT] * 2 + [_THREADS],
+    "rotate": [_POINTER] * 3 + [_COUNT] * 3 + [_THREADS],
+    "attend": [_POINTER] * 9 + [_COUNT] * 7 + [_FLOAT, _COUNT, _FLOAT, _THREADS],
+}
+
+
+class Kernels:
+    """The compiled functions. Tensors are float32 on the processor; results carry no gradient."""
+
+    def __init__(self, library: ctypes.CDLL):
+        for name, arguments in _SIGNATURES.items():
+            function = getattr(library, name)
+            function.argtypes, function.restype = arguments, None
+        self._library = library
+
+    def rms_norm(self, x: Tensor, weight_N: Tensor, eps: float) -> Tensor:
+        """x (..., N) over the root of its mean square, times weight_N."""
+        assert x.dtype == weight_N.dtype == torch.float32
+        x, width = x.contiguous(), x.shape[-1]
+        out = torch.empty_like(x)
+        self._library.rms_norm(x.data_ptr(), weight_N.data_ptr(), out.data_ptr(), x.numel() // width, width, eps, torch.get_num_threads())
+        return out
+
+    def quantize(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x (..., N) in 8 bits: bytes (..., N) around 128, and a scale for each row of N, (..., 1)."""
+        assert x.dtype == torch.float32
+        x, width = x.contiguous(), x.shape[-1]
+        out, scale = torch.empty_like(x, dtype=torch.uint8), x.new_empty(*x.shape[:-1], 1)
+        self._library.quantize(x.data_ptr(), out.data_ptr(), scale.data_ptr(), x.numel() // width, width, torch.get_num_threads())
+        return out, scale
+
+    def rotate(self, x_THD: Tensor, cos_TD: Tensor, sin_TD: Tensor) -> Tensor:
+        """Rotary embedding of x_THD, in place if it is contiguous."""
+        assert x_THD.dtype == cos_TD.dtype == sin_TD.dtype == torch.float32
+        x, cos, sin, (count, heads, size) = x_THD.contiguous(), cos_TD.contiguous(), sin_TD.contiguous(), x_THD.shape
+        self._library.rotate(x.data_ptr(), cos.data_ptr(), sin.data_ptr(), count, heads, size, torch.get_num_threads())
+        return x
+
+    def attend(
+        self,
+        query_THD: Tensor,
+        key_TKD: Tensor,
+        value_TKE: Tensor,
+        cache: tuple[Tensor, Tensor],
+        places: tuple[Tensor, Tensor],
+        which_N: Tensor,
+        scale: float,
+        window: int | None,
+        softcap: float | None,
+    ) -> Tensor:
+        """Write the new keys and values of all T tokens to the cache; tokens `which_N` attend to their row up to themselves.
+
+        Args:
+            cache: keys (S, K, capacity, D) and values (S, K, capacity, E); changed.
+            places: each token's cache row and position in it, (T,) and (T,), int64.
+            window: at most so many tokens back, each token itself included.
+
+        Returns:
+            (T, H, E); rows of other tokens than `which_N` are left as memory had them.
+        """
+        assert all(x.dtype == torch.float32 and x.is_contiguous() for x in cache) and query_THD.dtype == key_TKD.dtype == value_TKE.dtype == torch.float32
+        query, key, value = query_THD.contiguous(), key_TKD.contiguous(), value_TKE.contiguous()
+        (count, heads, size), (_, kv_heads, value_size) = query.shape, value.shape
+        out = query.new_empty(count, heads, value_size)
+        pointers = (x.data_ptr() for x in (query, key, value, *cache, out, *places, which_N))
+        shape = (count, len(which_N), heads, kv_heads, size, value_size, cache[0].shape[2])
+        self._library.attend(*pointers, *shape, scale, window or 0, softcap or 0.0, torch.get_num_threads())
+        return out
+
+
+def rms_norm(kernels: Kernels | None, x: Tensor, weight_N: Tensor, eps: float) -> Tensor:
+    """x (..., N) over the root of its mean square, times weight_N: (..., N)."""
+    if kernels is not None:
+        return kernels.rms_norm(x, weight_N, eps)
+    return weight_N * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps))
+
+
+def quantize(kernels: Kernels | None, x: Tensor) -> tuple[Tensor, Tensor]:
+    """x (..., N) in 8 bits: bytes (..., N) around 128, and a scale for each row of N, (..., 1). The same with and without kernels."""
+    if kernels is not None:
+        return kernels.quantize(x)
+    scale = x.abs().amax(-1, keepdim=True).clamp_(min=1e-12).div_(127.0)
+    # + 0.5, then cut: rounds to the nearest in the same pass that converts.
+    return torch.div(x, scale).add_(128.5).to(torch.uint8), scale
+
+
+def rotate(kernels: Kernels | None, x_THD: Tensor, cos_TD: Tensor, sin_TD: Tensor) -> Tensor:
+    """Rotary embedding of heads whose halves are paired, (T, H, D); x_THD may be changed."""
+    if kernels is not None:
+        return kernels.rotate(x_THD, cos_TD, sin_TD)
+    first, second = x_THD.chunk(2, -1)
+    return x_THD * cos_TD[:, None] + torch.cat((-second, first), -1) * sin_TD[:, None]
+
+
+@functools.cache
+def compiled() -> Kernels | None:
+    """The compiled functions, or None where they cannot be had; the reason stands in the log."""
+    try:
+        return Kernels(ctypes.CDLL(str(_library())))
+    except (OSError, AttributeError, subprocess.SubprocessError) as error:
+        said = getattr(error, "stderr", None) or str(error)
+        reason = (said.strip().splitlines() or [type(error).__name__])[0][:200]
+        logger.warning("sampling without compiled kernels, about a tenth slower (%s)", reason)
+        return None
+
+
+def _library() -> Path:
+    """Path of the compiled library; compiles it if this source, compiler and processor have not met before."""
+    compiler = _compiler()
+    version = _run([*compiler, "--version"])
+    made_of = "\0".join((SOURCE.read_text(), *FLAGS, *compiler, version, _processor()))
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mulligan"
+    target = folder / f"kernels-{hashlib.sha256(made_of.encode()).hexdigest()[:20]}.so"
+    if not target.exists():
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(suffix=".so", dir=folder)
+        os.close(handle)
+        try:
+            _run([*compiler, *FLAGS, str(SOURCE), "-o", name])
+            os.replace(name, target)  # at once: processes that start together never see half a file
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
+    return target
+
+
+def _compiler() -> list[str]:
+    chosen = shlex.split(os.environ.get("CXX", ""))
+    if chosen:
+        return chosen
+    for name in ("c++", "g++", "clang++"):
+        if shutil.which(name):
+            return [name]
+    raise FileNotFoundError("no C++ compiler found")
+
+
+def _run(command: list[str]) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=_PATIENCE, stdin=subprocess.DEVNULL).stdout
+
+
+def _processor() -> str:
+    """What -march=native stands for: a home folder may be shared by machines that differ."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() + platform.machine()
+    return "\n".join(dict.fromkeys(line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))))

@@ -1,0 +1,171 @@
+"""The compiled kernels beside plain torch, and what happens where there is no compiler."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from small_models import CONFIGS, as_policy, build, random_ids
+
+from mulligan.model import CachedLayout, KVCache, PackedLinears
+from mulligan.model.kernels import Kernels, _compiler, compiled, quantize, rms_norm, rotate
+
+
+@pytest.fixture
+def kernels() -> Kernels:
+    found = compiled()
+    if found is None:
+        pytest.skip("no C++ compiler with OpenMP on this machine")
+    return found
+
+
+def _random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_norm_and_rotary_embedding(kernels: Kernels):
+    x, weight = 30 * _random(2, 5, 37), _random(37, seed=1)
+    torch.testing.assert_close(kernels.rms_norm(x, weight, 0.1), rms_norm(None, x, weight, 0.1), atol=1e-6, rtol=1e-6)
+    for size in (10, 64):
+        heads, cos, sin = _random(6, 3, size), _random(6, size, seed=1), _random(6, size, seed=2)
+        expected = rotate(None, heads, cos, sin)
+        torch.testing.assert_close(kernels.rotate(heads.clone(), cos, sin), expected, atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(kernels.rotate(heads.transpose(0, 1).contiguous().transpose(0, 1), cos, sin), expected, atol=1e-6, rtol=1e-6)
+
+
+def test_rounding_to_eight_bits_is_the_same_to_the_bit(kernels: Kernels):
+    x = _random(2, 40, 51) * torch.tensor([1e-20, 1e-3, 1.0, 1e4]).repeat(10)[:, None]
+    x[0, 3] = 0.0
+    x[1, :, ::5] = x[1, :, :1] / 127 * 0.5  # half-way between two steps
+    for found, expected in zip(kernels.quantize(x), quantize(None, x), strict=True):
+        assert torch.equal(found, expected)
+
+
+def _attention_by_hand(query_HD, keys_KLD, values_KLE, scale: float, softcap: float | None) -> torch.Tensor:
+    """One token over what it may see, (H, E), in float64."""
+    heads = []
+    for h, query in enumerate(query_HD.double()):
+        kv = h * len(keys_KLD) // len(query_HD)
+        scores = keys_KLD[kv].double() @ query * scale
+        if softcap is not None:
+            scores = softcap * torch.tanh(scores / softcap)
+        heads.append(torch.softmax(scores, 0) @ values_KLE[kv].double())
+    return torch.stack(heads).float()
+
+
+@pytest.mark.parametrize(("size", "value_size"), [(64, 64), (128, 128), (24, 24), (24, 10)])
+@pytest.mark.parametrize(("window", "softcap"), [(None, None), (5, None), (None, 2.0)])
+def test_attention_by_hand(kernels: Kernels, size: int, value_size: int, window: int | None, softcap: float | None):
+    """Rows of unlike lengths, one of them with three tokens at once; a token that is only written."""
+    keys, values = _random(4, 2, 90, size), _random(4, 2, 90, value_size, seed=1)
+    rows, positions = torch.tensor([2, 0, 3, 3, 3, 1]), torch.tensor([80, 0, 16, 17, 18, 7])
+    query, key, value = _random(6, 6, size, seed=2), _random(6, 2, size, seed=3), _random(6, 2, value_size, seed=4)
+    which = torch.tensor([0, 1, 2, 3, 4])
+    before = keys.clone()
+    found = kernels.attend(query, key, value, (keys, values), (rows, positions), which, 0.3, window, softcap)
+    before[rows, :, positions] = key
+    assert torch.equal(keys, before) and torch.equal(values[rows, :, positions], value)
+    for t in which.tolist():
+        row, end = rows[t], int(positions[t]) + 1
+        start = 0 if window is None else max(0, end - window)
+        expected = _attention_by_hand(query[t], keys[row, :, start:end], values[row, :, start:end], 0.3, softcap)
+        torch.testing.assert_close(found[t], expected, atol=3e-6, rtol=1e-5)
+
+
+def test_scores_of_any_size(kernels: Kernels):
+    """Weights that are all but zero, and scores far out: no overflow."""
+    keys, values = torch.zeros(1, 1, 4, 64), torch.ones(1, 1, 4, 64)
+    keys[0, 0, :, 0] = torch.tensor([-1e4, 3e4, 2.9e4, 0.0])
+    values[0, 0, 1] = 7.0
+    query = torch.zeros(1, 1, 64)
+    query[0, 0, 0] = 1.0
+    out = kernels.attend(query, torch.zeros(1, 1, 64), torch.ones(1, 1, 64), (keys, values), (torch.tensor([0]), torch.tensor([3])), torch.tensor([0]), 1.0, None, None)
+    torch.testing.assert_close(out, torch.full((1, 1, 64), 7.0))
+
+
+def test_a_result_is_the_same_alone_and_with_any_number_of_threads(kernels: Kernels):
+    size, lengths = 64, [70, 3, 41, 12, 55]
+    query, key, value = (_random(5, heads, size, seed=heads) for heads in (6, 2, 2))
+    store = _random(5, 2, 96, size, seed=8)
+    rows, positions = torch.arange(5), torch.tensor(lengths)
+
+    def attend(which: list[int]) -> torch.Tensor:
+        part = torch.tensor(which)
+        places = rows[part], positions[part]
+        return kernels.attend(query[part], key[part], value[part], (store.clone(), store.clone()), places, torch.arange(len(which)), 0.2, None, None)
+
+    threads = torch.get_num_threads()
+    together = attend([0, 1, 2, 3, 4])
+    try:
+        torch.set_num_threads(2 if threads == 1 else 1)
+        assert torch.equal(attend([0, 1, 2, 3, 4]), together)
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(torch.cat([attend([i]) for i in (4, 3, 2, 1, 0)]).flip(0), together)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_cached_pass_with_and_without(kernels: Kernels, name: str, monkeypatch: pytest.MonkeyPatch):
+    """Prompts of unlike lengths, then short and long runs beside single tokens: as the plain path has it, which is tested against transformers."""
+    monkeypatch.setattr(CachedLayout, "SHORT_RUN", 4)
+    policy = as_policy(build(name))
+    caches = {None: KVCache(4), kernels: KVCache(4)}
+    starts = [0, 0, 0, 0]
+    for turn, counts in enumerate(([3, 9, 4, 1], [1, 1, 1, 1], [4, 1, 12, 2])):
+        ids = torch.tensor(random_ids(sum(counts), turn))
+        found = []
+        for given, cache in caches.items():
+            layout = CachedLayout(cache, [0, 1, 2, 3], starts, counts, "cpu", given)
+            with torch.inference_mode():
+                found.append(policy.logits(ids, layout, layout.position_ids, torch.arange(len(ids))))
+        torch.testing.assert_close(found[1], found[0], atol=2e-5, rtol=1e-5)
+        starts = [a + b for a, b in zip(starts, counts, strict=True)]
+
+
+# ------------------------------------------------------------------------------------------------------------- compiling
+
+
+@pytest.fixture
+def compiles_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    compiled.cache_clear()
+    yield tmp_path
+    compiled.cache_clear()
+
+
+def test_without_a_compiler_torch_computes_and_the_log_says_so(compiles_anew: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    policy = as_policy(build("llama"))
+    plain = policy.packed_logits([random_ids(9, 1)])[0]
+    for compiler in ("false", "no-such-compiler -v"):
+        compiled.cache_clear()
+        caplog.clear()
+        monkeypatch.setenv("CXX", compiler)
+        with caplog.at_level(logging.WARNING):
+            for _ in range(2):
+                with torch.inference_mode(), PackedLinears(policy).in_use() as kernels:
+                    assert kernels is None
+                    torch.testing.assert_close(policy.packed_logits([random_ids(9, 1)])[0], plain, atol=2e-5, rtol=1e-5)
+        assert len(caplog.messages) == 1 and compiler.split()[0] in caplog.messages[0]
+    assert not list(compiles_anew.rglob("*.so"))
+
+
+def test_a_folder_that_cannot_be_written(compiles_anew: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kernels: Kernels):
+    (compiles_anew / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(compiles_anew / "file"))
+    compiled.cache_clear()
+    assert compiled() is None and len(caplog.messages) == 1
+
+
+def test_compiles_once_per_source_and_compiler(compiles_anew: Path, kernels: Kernels, monkeypatch: pytest.MonkeyPatch):
+    log, wrapper = compiles_anew / "log", compiles_anew / "compiler"
+    wrapper.write_text(f'#!/bin/sh\necho "$@" >> {log}\nexec {_compiler()[0]} "$@"\n')
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("CXX", str(wrapper))
+    for _ in range(2):
+        compiled.cache_clear()
+        assert compiled() is not None
+    calls = log.read_text().splitlines()
+    assert [call == "--version" for call in calls] == [True, False, True]
+    assert len(list((compiles_anew / "cache").rglob("*"))) == 3  # the folder, the fixture's library, and this compiler's
