@@ -136,7 +136,7 @@ def compiled() -> Kernels | None:
     """The compiled functions, or None where they cannot be had; the reason stands in the log."""
     try:
         return Kernels(ctypes.CDLL(str(_library())))
-    except (OSError, AttributeError, subprocess.SubprocessError) as error:
+    except (OSError, AttributeError, RuntimeError, subprocess.SubprocessError) as error:  # RuntimeError: no home folder
         said = getattr(error, "stderr", None) or str(error)
         reason = (said.strip().splitlines() or [type(error).__name__])[0][:200]
         logger.warning("sampling without compiled kernels, about a tenth slower (%s)", reason)
