@@ -152,16 +152,15 @@ def worker_pool(console: Console, names: list[str], workers: int = 2) -> Iterato
     before = {name: os.environ.get(name) for name in threads}
     os.environ.update(threads)
     try:
-        with context.Manager() as manager, ProcessPoolExecutor(workers, mp_context=context, initializer=_follow_the_parent) as pool:
-            queue = manager.Queue()
-            with Bars(console, names, queue):
-                try:
-                    yield functools.partial(pool.submit, _run_reporting, queue)
-                except BaseException:  # what the other processes do is of no more use: do not wait minutes for it
-                    for process in list(pool._processes.values()):
-                        process.terminate()
-                    pool.shutdown(cancel_futures=True)
-                    raise
+        queue = context.Queue()
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker, initargs=(queue,)) as pool, Bars(console, names, queue):
+            try:
+                yield functools.partial(pool.submit, _run_reporting)
+            except BaseException:  # what the other processes do is of no more use: do not wait minutes for it
+                for process in list(pool._processes.values()):
+                    process.terminate()
+                pool.shutdown(cancel_futures=True)
+                raise
     finally:
         for name, value in before.items():
             if value is None:
@@ -170,8 +169,14 @@ def worker_pool(console: Console, names: list[str], workers: int = 2) -> Iterato
                 os.environ[name] = value
 
 
-def _follow_the_parent() -> None:
+_reports: Any = None
+"""In a worker process: the queue of its reports."""
+
+
+def _begin_worker(queue: Any) -> None:
     """Ctrl-C goes to every process of a terminal; the parent alone answers it, and ends the others. If it is killed, they end as well."""
+    global _reports
+    _reports = queue
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
 
@@ -183,12 +188,12 @@ def _end_with_the_parent() -> None:
     os._exit(1)  # at any moment: a run goes on from its last checkpoint
 
 
-def _run_reporting(queue: Any, function: Callable[..., Any], *arguments: Any) -> Any:
+def _run_reporting(function: Callable[..., Any], *arguments: Any) -> Any:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
-    return function(*arguments, lambda *report: queue.put(report))
+    return function(*arguments, lambda *report: _reports.put(report))
 
 
 class Bars:
@@ -212,7 +217,7 @@ class Bars:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join()
+        self._thread.join(timeout=5)  # a process that was ended in the middle of a report leaves half of it in the queue
         self.progress.stop()
 
     def _follow(self) -> None:
