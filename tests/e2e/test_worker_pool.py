@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -60,5 +61,10 @@ def _runs(pid: int) -> bool:
 
 def _children(pid: int) -> list[int]:
     """From the files /proc/PID/stat: PID (NAME) STATE PARENT ..."""
-    stats = [path.read_text() for path in Path("/proc").glob("[0-9]*/stat") if path.exists()]
-    return [int(stat.split()[0]) for stat in stats if int(stat.rpartition(")")[2].split()[1]) == pid]
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it may end in between
+            stat = path.read_text()
+            if int(stat.rpartition(")")[2].split()[1]) == pid:
+                found.append(int(stat.split()[0]))
+    return found
