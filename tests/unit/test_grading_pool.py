@@ -39,7 +39,7 @@ def dead(pid):
     """Gone, or a zombie that its reaper has not come to yet."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the latter: it ended between opening and reading
         return True
 
 

@@ -39,7 +39,7 @@ class Learner:
         self.policy, self.recipe = policy, recipe
         self.temperature = recipe.sampling.temperature
         self.reference = self._frozen_copy() if (recipe.loss.kl > 0 if reference is None else reference) else None
-        self._reference_linears = None if self.reference is None else PackedLinears(self.reference)  # frozen: packed once
+        self._reference_linears = None if self.reference is None else PackedLinears(self.reference, fuse=False)  # frozen: packed once; the KL of equal weights is exactly 0
         self.optimizers = {"policy": make_optimizer(policy.model.named_parameters(), recipe.optimizer)}
         self.critic: nn.Module | None = None
         if recipe.advantage.name == "gae":

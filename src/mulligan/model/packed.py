@@ -38,12 +38,15 @@ class PackedLinears:
     precisions, the layers stay as they are). `int8` rounds the weights per output and the inputs per token to 8 bits: the
     products are whole numbers, so that a token's result does not depend on what else is in the batch.
 
+    Args:
+        fuse: decoder layers of a known form in fewer passes as well, with compiled kernels (`fused.py`). Without, a pass rounds as the learner's does.
+
     Raises:
         ModelError: 8 bits on a device or in a precision that has no such products.
     """
 
-    def __init__(self, policy: Policy, precision: Precision = "exact"):
-        self.policy, self.precision = policy, precision
+    def __init__(self, policy: Policy, precision: Precision = "exact", *, fuse: bool = True):
+        self.policy, self.precision, self.fuse = policy, precision, fuse
         self._made_of: tuple[object, ...] = ()
         self._forwards: list[tuple[nn.Module, Callable[..., Tensor]]] = []
         self._kernels: Kernels | None = None
@@ -65,11 +68,11 @@ class PackedLinears:
             return
         self._forwards = []  # first, so that two copies never stand side by side
         large = {m for m in linears if m.weight.numel() >= SMALL}
-        self._kernels = compiled() if large else None
+        self._kernels = compiled() if large and self.fuse else None
         inputs = _QuantizedInput(self._kernels)
         with torch.no_grad():
             products = {m: _Int8Linear(m, inputs) if self.precision == "int8" else _exact_linear(m) for m in linears}
-            fused = fused_layers(self.policy.model, {m: p for m, p in products.items() if m in large}, self._kernels)
+            fused = fused_layers(self.policy.model, {m: p for m, p in products.items() if m in large}, self._kernels) if self.fuse else {}
         self._forwards = [*products.items(), *fused.items()]
         self._made_of = made_of
 
