@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaForCausalLM
 
 from mulligan.chat import Chat
-from mulligan.config import TinyModel
+from mulligan.config import ModelConfig, TinyModel
 from mulligan.errors import ConfigError
 from mulligan.grading.extract import extract_boxed
+from mulligan.model.load import load_policy
 from mulligan.model.tiny import build_tiny, build_tokenizer, tiny_config, tiny_tokenizer
 from mulligan.tasks.builtin.vocabulary import WORDS
 
@@ -125,6 +127,28 @@ def test_the_seed_alone_decides_the_weights(folder, tmp_path):
     first, same, other = weights(folder), weights(tmp_path / "same"), weights(tmp_path / "other")
     assert all(torch.equal(first[name], same[name]) for name in first)
     assert not torch.equal(first["lm_head.weight"], other["lm_head.weight"])
+
+
+def test_a_process_that_is_killed_while_it_saves_leaves_no_half_model(tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    save = LlamaForCausalLM.save_pretrained
+
+    def save_a_part(model, folder, **options):
+        save(model, folder, **options)
+        (Path(folder) / "model.safetensors").unlink()
+        raise Killed
+
+    config = ModelConfig(path="tiny:", tiny=SMALL)
+    with monkeypatch.context() as patch:
+        patch.setattr(LlamaForCausalLM, "save_pretrained", save_a_part)
+        with pytest.raises(Killed):
+            load_policy(config, seed=3, folder=tmp_path)
+    assert not (tmp_path / "config.json").exists()
+    policy = load_policy(config, seed=3, folder=tmp_path)  # built anew, where the half would have been refused
+    build_tiny(SMALL, tmp_path / "whole", seed=3)
+    assert all(torch.equal(policy.model.state_dict()[name], weight) for name, weight in weights(tmp_path / "whole").items())
 
 
 def test_spread_of_the_initial_weights(tmp_path):

@@ -7,7 +7,9 @@ One word, digit or symbol is one token, and a turn costs one token more than its
 
 from __future__ import annotations
 
+import os
 import re
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -101,7 +103,7 @@ def build_tiny(config: TinyModel, folder: Path, seed: int) -> None:
 
     Matrices are normal with standard deviation 0.5 / sqrt(width); those that write to the residual stream are further divided by
     sqrt(2 x layers), so that its variance does not grow with depth (Radford et al. 2019, GPT-2, section 2.3). The seed alone decides the weights;
-    torch's global generator is left as it was.
+    torch's global generator is left as it was. `config.json` comes last: where it stands, the rest does, whenever the process was killed.
 
     Raises:
         ConfigError: widths and numbers of heads that do not divide.
@@ -115,8 +117,12 @@ def build_tiny(config: TinyModel, folder: Path, seed: int) -> None:
             if name.endswith(("o_proj.weight", "down_proj.weight")):
                 weight.mul_((2 * config.layers) ** -0.5)
     model.generation_config = GenerationConfig(eos_token_id=llama.eos_token_id, pad_token_id=llama.pad_token_id)
-    build_tokenizer(folder, config.max_position_embeddings)
-    model.save_pretrained(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=folder) as fresh:
+        build_tokenizer(Path(fresh), config.max_position_embeddings)
+        model.save_pretrained(fresh)
+        for path in sorted(Path(fresh).iterdir(), key=lambda path: path.name == "config.json"):
+            os.replace(path, folder / path.name)
 
 
 def _check(config: TinyModel) -> None:
