@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+
+import numpy as np
 import pytest
 import torch
 from small_models import CONFIGS, SIZE, Script, as_policy, build, play, random_ids
 from torch import nn
 from transformers import AutoModelForCausalLM, GraniteConfig, LlamaConfig, PreTrainedConfig, SmolLM3Config
 
-from mulligan.model import PackedLinears, Policy
+from mulligan.model import PackedLayout, PackedLinears, Policy, TrainableLayers
+from mulligan.model import attention as attention_module
 from mulligan.model import packed as packed_module
 from mulligan.model.attention import ATTENTION
 from mulligan.model.fused import FusedLayer
@@ -87,12 +91,57 @@ def test_weights_of_zero_hide_no_difference_for_long():
                 linear.weight.normal_()  # type: ignore[union-attr, operator]
 
 
-def test_small_models_stay_as_they_are_and_compile_nothing(monkeypatch: pytest.MonkeyPatch):
+def test_small_linear_layers_stay_as_they_are_inside(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(packed_module, "SMALL", 1 << 16)
-    monkeypatch.setattr(packed_module, "compiled", lambda: pytest.fail("compiled"))
     policy = as_policy(build("llama"))
-    for precision in ["exact", *(["int8"] if _int8_is_exact() else [])]:
-        assert _replaced(policy, precision) == [False] * 3
+    plain = policy.packed_logits(IDS)
+    with torch.inference_mode(), PackedLinears(policy).in_use():
+        torch.testing.assert_close(policy.packed_logits(IDS), plain, atol=2e-5, rtol=1e-5)
+        assert not any("forward" in m.__dict__ for m in policy.model.modules() if isinstance(m, nn.Linear))
+    assert _replaced(policy) == [True] * 3
+
+
+def _gradients(policy: Policy) -> dict[str, torch.Tensor]:
+    """Of a weighted sum of all logits of two sequences that begin alike."""
+    layout = PackedLayout([12, 9], places=[np.arange(12), np.r_[0:5, 12:16]])
+    logits = policy.logits(torch.tensor(random_ids(16, 3)), layout, layout.position_ids, torch.arange(16))
+    (logits * torch.randn(logits.shape, generator=torch.Generator().manual_seed(4))).sum().backward()
+    found = {name: p.grad.clone() for name, p in policy.model.named_parameters() if p.grad is not None}
+    policy.model.zero_grad(set_to_none=True)
+    return found
+
+
+@pytest.mark.parametrize("with_kernels", [True, False])
+@pytest.mark.parametrize("small", [0, 1 << 16])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_gradients_through_the_learners_layers(name: str, small: int, with_kernels: bool, monkeypatch: pytest.MonkeyPatch):
+    """Beside the layers' own forward and padded attention, in float64."""
+    policy = as_policy(build(name))
+    expected = _gradients(Policy(model=copy.deepcopy(policy.model).double(), tokenizer=None))  # type: ignore[arg-type]
+    monkeypatch.setattr(packed_module, "SMALL", small)
+    if not with_kernels:
+        monkeypatch.setattr(packed_module, "compiled", lambda: None)
+        monkeypatch.setattr(attention_module, "compiled", lambda: None)
+    layers = TrainableLayers(policy)
+    for _ in range(2):
+        with layers.in_use():
+            assert [isinstance(layer.__dict__.get("forward"), FusedLayer) for layer in _layers(policy)] == [name in FUSED] * 3
+            found = _gradients(policy)
+        assert found.keys() == expected.keys()
+        for weight, gradient in found.items():
+            torch.testing.assert_close(gradient.double(), expected[weight], atol=2e-5 * float(expected[weight].abs().max()), rtol=1e-4, msg=weight)
+
+
+def test_frozen_weights_get_no_gradient():
+    policy = as_policy(build("llama"))
+    expected = _gradients(policy)
+    for name, weight in policy.model.named_parameters():
+        weight.requires_grad_("layers.1" in name and "mlp" in name)
+    with TrainableLayers(policy).in_use():
+        found = _gradients(policy)
+    assert len(found) == 3
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, expected[name], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.skipif(not _int8_is_exact(), reason="no exact 8-bit products on this processor")
@@ -103,11 +152,27 @@ def test_eight_bits_through_the_same_layers(name: str, monkeypatch: pytest.Monke
     with torch.inference_mode(), PackedLinears(policy, "int8").in_use():
         fused = torch.cat(policy.packed_logits(IDS)).log_softmax(-1)
     assert _replaced(policy, "int8") == [True] * 3
-    monkeypatch.setattr(packed_module, "fused_layers", lambda *_: {})
+    monkeypatch.setattr(packed_module.FusedLayers, "of", lambda *_: {})
     with torch.inference_mode(), PackedLinears(policy, "int8").in_use():
         apart = torch.cat(policy.packed_logits(IDS)).log_softmax(-1)
     kl = (apart.exp() * (apart - fused)).sum(-1)
     assert float(kl.mean()) < 1e-3
+
+
+def test_checkpointed_layers_stay_checkpointed_for_the_learner(monkeypatch: pytest.MonkeyPatch):
+    """The same gradients to the bit, and every layer's forward is called twice."""
+    policy, calls = as_policy(build("llama")), []
+    with TrainableLayers(policy).in_use():
+        expected = _gradients(policy)
+    checkpoint_layers(policy.model)
+    call = FusedLayer.__call__
+    monkeypatch.setattr(FusedLayer, "__call__", lambda self, *args, **more: (calls.append(self.index), call(self, *args, **more))[1])
+    layers = TrainableLayers(policy)
+    with layers.in_use():
+        calls.clear()  # of the recognition
+        found = _gradients(policy)
+    assert sorted(calls) == [0, 0, 1, 1, 2, 2]
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_checkpointed_layers_are_replaced_and_restored():

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from small_models import CONFIGS, as_policy, build, random_ids
 
-from mulligan.model import CachedLayout, KVCache, PackedLinears
-from mulligan.model.kernels import Kernels, _compiler, compiled, quantize, rms_norm, rotate
+from mulligan.model import CachedLayout, KVCache, PackedLayout, PackedLinears
+from mulligan.model import attention as attention_module
+from mulligan.model.kernels import Kernels, _compiler, compiled
+from mulligan.model.ops import quantize, rms_norm, rms_norm_beside, rotate, swiglu
 
 
 @pytest.fixture
@@ -124,6 +130,68 @@ def test_a_cached_pass_with_and_without(kernels: Kernels, name: str, monkeypatch
         starts = [a + b for a, b in zip(starts, counts, strict=True)]
 
 
+# ------------------------------------------------------------------------------------------------------------- gradients
+
+
+def _with_gradients(function: Callable[..., Any], *inputs: torch.Tensor, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
+    """What it gives, and the gradients of a weighted sum of it towards all inputs."""
+    inputs = tuple(x.detach().clone().to(dtype).requires_grad_() for x in inputs)
+    out = function(*inputs)
+    out = out if isinstance(out, tuple) else (out,)
+    sum((x * _random(*x.shape, seed=77 + i).to(dtype)).sum() for i, x in enumerate(out)).backward()  # type: ignore[union-attr]
+    return [x.detach() for x in out] + [x.grad for x in inputs]  # type: ignore[misc]
+
+
+def _assert_near(found: list[torch.Tensor], expected: list[torch.Tensor]) -> None:
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one.double(), other, atol=2e-6 * float(other.abs().max()), rtol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [0.02, 5.0])
+def test_gradients_of_norm_rotary_embedding_and_activation(kernels: Kernels, scale: float):
+    """More rows than are added up at a time; beside plain torch in float64."""
+    x, weight = scale * _random(2, 75, 37), _random(37, seed=1)
+    cos, sin = _random(6, 10, seed=1), _random(6, 10, seed=2)
+    functions: list[tuple[Callable[..., Any], tuple[torch.Tensor, ...]]] = [
+        (lambda k, x, w: rms_norm(k, x, w, 1e-5), (x, weight)),
+        (lambda k, x, w: rms_norm_beside(k, x, w, 1e-5), (x, weight)),
+        (lambda k, x: rotate(k, x, cos.to(x.dtype), sin.to(x.dtype)), (_random(6, 3, 10),)),
+        (swiglu, (scale * _random(3, 50), _random(3, 50, seed=3))),
+    ]
+    for function, inputs in functions:
+        found = _with_gradients(functools.partial(function, kernels), *inputs)
+        _assert_near(found, _with_gradients(functools.partial(function, None), *inputs, dtype=torch.float64))
+
+
+TREE = [np.r_[0:40], np.r_[0:20, 40:130], np.r_[0:20, 40:60, 130:135], np.r_[135:136], np.r_[0:20, 40:60]]
+"""Sequences that begin alike; the last one has no token of its own."""
+
+
+@pytest.mark.parametrize(("size", "value_size"), [(64, 64), (16, 16), (24, 10)])
+def test_attention_of_whole_sequences_and_its_gradients(kernels: Kernels, size: int, value_size: int):
+    """Beside the padded form in float64, which is tested against transformers."""
+    layout = PackedLayout([len(p) for p in TREE], places=TREE)
+    inputs = _random(136, 6, size), _random(136, 2, size, seed=1), _random(136, 2, value_size, seed=2)
+    attend = lambda q, k, v: layout.attend(0, q, k, v, 0.3, None, None)  # noqa: E731
+    _assert_near(_with_gradients(attend, *inputs), _with_gradients(attend, *inputs, dtype=torch.float64))
+
+
+def test_gradients_are_the_same_with_any_number_of_threads(kernels: Kernels):
+    layout = PackedLayout([len(p) for p in TREE], places=TREE)
+    weight, inputs = _random(32), [_random(136, heads, 32, seed=heads) for heads in (6, 2, 3)]
+
+    def found() -> list[torch.Tensor]:
+        attended = _with_gradients(lambda q, k, v: layout.attend(0, q, k, v, 0.3, None, None), inputs[0], inputs[1], inputs[1])
+        return attended + _with_gradients(lambda x, w: rms_norm(kernels, x, w, 1e-5), inputs[2], weight) + _with_gradients(lambda x: swiglu(kernels, x, x), inputs[2])
+
+    threads, together = torch.get_num_threads(), found()
+    try:
+        torch.set_num_threads(2 if threads == 1 else 1)
+        assert all(torch.equal(one, other) for one, other in zip(found(), together, strict=True))
+    finally:
+        torch.set_num_threads(threads)
+
+
 # ------------------------------------------------------------------------------------------------------------- compiling
 
 
@@ -137,6 +205,7 @@ def compiles_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 def test_without_a_compiler_torch_computes_and_the_log_says_so(compiles_anew: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
     policy = as_policy(build("llama"))
+    monkeypatch.setattr(attention_module, "compiled", lambda: None)
     plain = policy.packed_logits([random_ids(9, 1)])[0]
     for compiler in ("false", "no-such-compiler -v"):
         compiled.cache_clear()

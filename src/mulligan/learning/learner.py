@@ -21,7 +21,7 @@ from mulligan.learning.batch import MicroBatch, TrainSequence, pack
 from mulligan.learning.logits import ActionLogprobs, action_logprobs, backward_by_chunk
 from mulligan.learning.losses import importance_weights, kl_T, loss_weights, policy_loss, value_loss
 from mulligan.learning.optimizer import CombinedOptimizer, make_optimizer
-from mulligan.model import PackedLinears, Policy, make_critic, trainable_linears, value_head
+from mulligan.model import PackedLinears, Policy, TrainableLayers, make_critic, value_head
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +38,9 @@ class Learner:
     def __init__(self, policy: Policy, recipe: Recipe, *, reference: bool | None = None):
         self.policy, self.recipe = policy, recipe
         self.temperature = recipe.sampling.temperature
+        self._layers = TrainableLayers(policy)
         self.reference = self._frozen_copy() if (recipe.loss.kl > 0 if reference is None else reference) else None
-        self._reference_linears = None if self.reference is None else PackedLinears(self.reference, fuse=False)  # frozen: packed once; the KL of equal weights is exactly 0
+        self._reference_linears = None if self.reference is None else PackedLinears(self.reference)  # frozen: packed once
         self.optimizers = {"policy": make_optimizer(policy.model.named_parameters(), recipe.optimizer)}
         self.critic: nn.Module | None = None
         if recipe.advantage.name == "gae":
@@ -60,7 +61,7 @@ class Learner:
         """Log-probs of every action at the sampling temperature, per sequence (num_actions,), under the policy or the reference."""
         model = self.reference if reference else self.policy
         assert model is not None, "a reference was asked for and none is kept"
-        with self._reference_linears.in_use() if reference and self._reference_linears else trainable_linears(model.model, model.autocast):
+        with self._reference_linears.in_use() if reference and self._reference_linears else self._layers.in_use():
             return self._per_action(sequences, lambda batch: self._logprobs(model, batch))
 
     @torch.no_grad()
@@ -123,7 +124,7 @@ class Learner:
                 total_dialogues=len(sequences),
                 max_tokens=self.recipe.protocol.max_dialogue_tokens,
             ).to(self.policy.device)
-            with trainable_linears(self.policy.model, self.policy.autocast):
+            with self._layers.in_use():
                 self._backward(batch, weights_N, totals, measure_drift)
         self._step_optimizers(step, lr_scale, totals)
 
@@ -235,7 +236,7 @@ class Learner:
                 losses.append(-part.logprobs.sum() / num_tokens)
                 return losses[-1]
 
-            with trainable_linears(self.policy.model, self.policy.autocast):
+            with self._layers.in_use():
                 hidden_UH = self.policy.hidden(batch.ids_T, batch.layout, batch.layout.position_ids, batch.index_U)
                 backward_by_chunk(self.policy, batch, hidden_UH, 1.0, loss)
             total += float(sum(x.detach() for x in losses))

@@ -82,5 +82,6 @@ def make_optimizer(named_parameters: Iterable[tuple[str, nn.Parameter]], config:
     ]
     groups = [group for group in groups if group["params"]]
     if groups or not hidden:
-        parts.append(torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps))
+        one_pass = all(p.device.type in ("cpu", "cuda") for p in others)  # where torch has a fused step: on the processor it is several times as fast
+        parts.append(torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=one_pass or None))
     return CombinedOptimizer(parts)

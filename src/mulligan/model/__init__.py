@@ -2,7 +2,7 @@
 
 from mulligan.model.attention import CachedLayout, KVCache, PackedLayout
 from mulligan.model.load import ModelShape, autocast_of, context_and_parameters, load_policy, load_tokenizer, make_critic, resolve_device
-from mulligan.model.packed import PackedLinears, Precision, check_int8, trainable_linears
+from mulligan.model.packed import PackedLinears, Precision, TrainableLayers, check_int8
 from mulligan.model.policy import Critic, Policy, value_head
 
-__all__ = ["CachedLayout", "Critic", "KVCache", "ModelShape", "PackedLayout", "PackedLinears", "Policy", "Precision", "autocast_of", "check_int8", "context_and_parameters", "load_policy", "load_tokenizer", "make_critic", "resolve_device", "trainable_linears", "value_head"]
+__all__ = ["CachedLayout", "Critic", "KVCache", "ModelShape", "PackedLayout", "PackedLinears", "Policy", "Precision", "TrainableLayers", "autocast_of", "check_int8", "context_and_parameters", "load_policy", "load_tokenizer", "make_critic", "resolve_device", "value_head"]

@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface
 
-from mulligan.model.kernels import Kernels
+from mulligan.model.kernels import Kernels, Places, compiled
+from mulligan.model.ops import attend_packed
 
 ATTENTION = "mulligan"
 
@@ -69,10 +70,14 @@ class PackedLayout:
             their beginning: its tokens are in the pass once, and every layer but the attention computes them once. By default the
             sequences lie one after the other.
 
-    Linear layers see no padding; attention alone is padded to the longest (like lengths are packed together, so little is lost).
-    Right padding needs no mask: it lies in the future of every real token. A shared token has the same past in all its sequences,
-    hence the same result; it is taken from the first one, and its key and value gather the gradients of all.
+    Linear layers see no padding. A shared token has the same past in all its sequences, hence the same result; it is taken from the
+    first one, and its key and value gather the gradients of all. On the processor a compiled kernel attends each sequence to its own
+    length. Elsewhere, and for windows, caps and sequences above `COMPILED`, attention alone is padded to the longest (like lengths are
+    packed together, so little is lost); right padding needs no mask: it lies in the future of every real token.
     """
+
+    COMPILED = 1024
+    """Tokens of the longest sequence that the compiled kernel attends: it divides the work by sequences and heads alone."""
 
     def __init__(self, lengths: Sequence[int], device: torch.device | str = "cpu", *, places: Sequence[np.ndarray] | None = None):
         self.longest = max(lengths)
@@ -89,11 +94,18 @@ class PackedLayout:
             positions[places[row]] = np.arange(lengths[row])
         self.gather_P = torch.from_numpy(gather.ravel()).to(device)
         self.scatter_T = torch.from_numpy(scatter).to(device)
+        owner = scatter // self.longest
+        own = [np.count_nonzero(owner[p] < row) for row, p in enumerate(places)]
+        self.places = Places(*(torch.from_numpy(x.astype(np.int64)) for x in (np.concatenate(places), np.cumsum([0, *lengths]), np.array(own))))
         self.position_ids = torch.from_numpy(positions).to(device).unsqueeze(0)
 
     def attend(self, layer: int, query_THD: Tensor, key_TKD: Tensor, value_TKD: Tensor, scale: float, window: int | None, softcap: float | None) -> Tensor:
-        query, key, value = (self._pad(x) for x in (query_THD, key_TKD, value_TKD))
         length = self.longest
+        plain = softcap is None and (window is None or window >= length) and length <= self.COMPILED
+        kernels = compiled() if plain and value_TKD.device.type == "cpu" and value_TKD.dtype == torch.float32 else None
+        if kernels is not None:
+            return attend_packed(kernels, query_THD, key_TKD, value_TKD, self.places, scale)
+        query, key, value = (self._pad(x) for x in (query_THD, key_TKD, value_TKD))
         mask = None
         if window is not None and window < length:
             index = torch.arange(length, device=query.device)

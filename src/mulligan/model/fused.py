@@ -1,8 +1,8 @@
-"""Decoder layers of the Llama family in fewer passes over memory, for the sampler on the processor.
+"""Decoder layers of the Llama family in fewer passes over memory, for sampler and learner on the processor.
 
-Between its matrix products a layer reads and writes every activation some thirty times. Here norms and rotary embeddings take one pass
-each (`kernels.py`), and the activation function, its product and the residual sums change what is there. Which layers have this
-form is not taken from their name: a layer is replaced if it has these parts and no others, and if its own forward gives the same on
+Between its matrix products a layer reads and writes every activation some thirty times, and some sixty times more for its gradients.
+Here norms, rotary embeddings and the activation with its product take one pass each (`ops.py`), and residual sums change what is there.
+Which layers have this form is not taken from their name: a layer is replaced if it has these parts and no others, and if its own forward gives the same on
 random input; whatever it hands to attention (scale, window, cap) is noted there and handed on.
 
 Legend: T tokens of the pass, H query heads, K key/value heads, D head size, W hidden size.
@@ -15,12 +15,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.activations import SiLUActivation
 
 from mulligan.model.attention import Layout, PackedLayout
-from mulligan.model.kernels import Kernels, rms_norm, rotate
+from mulligan.model.kernels import Kernels
+from mulligan.model.ops import rms_norm, rms_norm_beside, rotate, swiglu
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ _ATTENTION, _HEAD_NORMS, _MLP = {"q_proj", "k_proj", "v_proj", "o_proj"}, {"q_no
 
 
 class FusedLayer:
-    """Stands in for the forward of one decoder layer that `fused_layers` has recognised."""
+    """Stands in for the forward of one decoder layer that `FusedLayers` has recognised."""
 
     def __init__(self, layer: nn.Module, products: Mapping[nn.Linear, Product], attend: Attend, kernels: Kernels | None):
         attention: Any = layer.self_attn
@@ -44,37 +44,51 @@ class FusedLayer:
         self.query, self.key, self.value, self.out = (products[getattr(attention, f"{name}_proj")] for name in "qkvo")
         self.gate, self.up, self.down = (products[getattr(mlp, f"{name}_proj")] for name in ("gate", "up", "down"))
         self.norm, self.mlp_norm = layer.input_layernorm, layer.post_attention_layernorm
-        self.query_norm, self.key_norm = getattr(attention, "q_norm", None), getattr(attention, "k_norm", None)
+        self.head_norms = (attention.q_norm, attention.k_norm) if hasattr(attention, "q_norm") else None
         self.head_size: int = attention.head_dim
         self.index: int = attention.layer_idx
 
     def __call__(self, hidden_states: Tensor, *, position_embeddings: tuple[Tensor, Tensor], layout: Layout, **_: Any) -> Tensor:
         """hidden_states (1, T, W), cosines and sines (1, T, D) -> (1, T, W)."""
         cos_TD, sin_TD = (x[0] for x in position_embeddings)
-        x = self._normed(self.norm, hidden_states)
-        query, key, value = (product(x)[0].unflatten(-1, (-1, self.head_size)) for product in (self.query, self.key, self.value))
-        if self.query_norm is not None:
-            query, key = self._normed(self.query_norm, query), self._normed(self.key_norm, key)
+        x, hidden = self._normed_beside(self.norm, hidden_states[0])
+        query, key, value = (product(x).unflatten(-1, (-1, self.head_size)) for product in (self.query, self.key, self.value))
+        if self.head_norms is not None:
+            query, key = (rms_norm(self.kernels, x, norm.weight, norm.variance_epsilon) for x, norm in zip((query, key), self.head_norms, strict=True))
         query, key = rotate(self.kernels, query, cos_TD, sin_TD), rotate(self.kernels, key, cos_TD, sin_TD)
         attended = layout.attend(self.index, query, key, value, *self.attend)
-        hidden = self.out(attended.flatten(1).unsqueeze(0)).add_(hidden_states)
-        x = self._normed(self.mlp_norm, hidden)
-        return self.down(F.silu(self.gate(x), inplace=True).mul_(self.up(x))).add_(hidden)
+        hidden = self.out(attended.flatten(1)).add_(hidden)
+        x, hidden = self._normed_beside(self.mlp_norm, hidden)
+        return self.down(swiglu(self.kernels, self.gate(x), self.up(x))).add_(hidden).unsqueeze(0)
 
-    def _normed(self, norm: Any, x: Tensor) -> Tensor:
-        return rms_norm(self.kernels, x, norm.weight, norm.variance_epsilon)
+    def _normed_beside(self, norm: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        return rms_norm_beside(self.kernels, x, norm.weight, norm.variance_epsilon)
 
 
-def fused_layers(model: nn.Module, products: Mapping[nn.Linear, Product], kernels: Kernels | None) -> dict[nn.Module, FusedLayer]:
-    """The decoder layers of `model` that have the form, each with its replacement. `products` is what computes in place of a linear
-    layer; decoder layers whose linear layers are not all among them stay as they are."""
-    found: dict[nn.Module, FusedLayer] = {}
-    for layer in model.modules():
-        if _has_the_parts(layer, products):
-            attend = _attend_if_same(layer, kernels)
-            if attend is not None:
-                found[layer] = FusedLayer(layer, products, attend, kernels)
-    return found
+class FusedLayers:
+    """The decoder layers of a model that have the form, each with its replacement; remembers what it has recognised."""
+
+    def __init__(self) -> None:
+        self._recognised: dict[nn.Module, Attend | None] = {}
+
+    def of(self, model: nn.Module, products: Mapping[nn.Linear, Product], kernels: Kernels | None) -> dict[nn.Module, FusedLayer]:
+        """`products` is what computes in place of a linear layer; decoder layers whose linear layers are not all among them stay as they are."""
+        found: dict[nn.Module, FusedLayer] = {}
+        for layer in model.modules():
+            if _has_the_parts(layer, products):
+                attend = self._attend(layer, kernels)
+                if attend is not None:
+                    found[layer] = FusedLayer(layer, products, attend, kernels)
+        return found
+
+    def _attend(self, layer: nn.Module, kernels: Kernels | None) -> Attend | None:
+        """A layer with weights of nothing but zeros (an output layer before its training) may hide a difference: it is looked at anew each time."""
+        if layer in self._recognised:
+            return self._recognised[layer]
+        attend = _attend_if_same(layer, kernels)
+        if all(bool(weight.any()) for weight in layer.parameters()):
+            self._recognised[layer] = attend
+        return attend
 
 
 def _has_the_parts(layer: nn.Module, products: Mapping[nn.Linear, Product]) -> bool:
@@ -93,10 +107,7 @@ def _has_the_parts(layer: nn.Module, products: Mapping[nn.Linear, Product]) -> b
 
 @torch.no_grad()
 def _attend_if_same(layer: nn.Module, kernels: Kernels | None) -> Attend | None:
-    """Scale, window and cap of the layer's attention, if a `FusedLayer` gives what the layer's own forward does; else None.
-
-    It is looked at anew whenever weights are packed: zeros (an output layer before its training) could hide a difference.
-    """
+    """Scale, window and cap of the layer's attention, if a `FusedLayer` gives what the layer's own forward does; else None."""
     attention: Any = layer.self_attn
     width, size = attention.q_proj.in_features, attention.head_dim
     generator = torch.Generator().manual_seed(0)

@@ -1,6 +1,7 @@
-// What lies between the matrix products of a decoder on the processor, in float32: norms, rotary embeddings, attention over the cache.
-// Compiled once per machine by kernels.py, which also has the same in plain torch. Every function computes a row (a token, a head)
-// by itself and in one order, so that its result depends neither on what else is in the batch nor on the number of threads.
+// What lies between the matrix products of a decoder on the processor, in float32: norms, rotary embeddings, activations, attention;
+// for the learner with their gradients. Compiled once per machine by kernels.py, which also has the same in plain torch. Every function
+// computes a row (a token, a head) by itself and in one order, so that its result depends neither on what else is in the batch nor on
+// the number of threads; sums over tokens (gradients) are made in one order as well.
 //
 // Legend: T tokens of the pass, N of them to be attended, H query heads, K key/value heads, D and E sizes of keys and values,
 // S cache rows, C their capacity in tokens. All tensors are contiguous.
@@ -64,8 +65,8 @@ void add_weighted(const float* weights, const float* values, float* out, int64_t
     std::copy(sum, sum + SIZE, out);
 }
 
-// Scores to weights that add up to 1.
-void soften(float* scores, int64_t count, float scale, float softcap) {
+// Scores to weights that add up to 1; returns the logarithm of what they were divided by.
+float soften(float* scores, int64_t count, float scale, float softcap) {
     if (softcap > 0) {
 #pragma omp simd
         for (int64_t i = 0; i < count; ++i) {
@@ -81,6 +82,7 @@ void soften(float* scores, int64_t count, float scale, float softcap) {
     const float inverse = 1 / sum;
 #pragma omp simd
     for (int64_t i = 0; i < count; ++i) scores[i] *= inverse;
+    return scale * highest + std::log(sum);
 }
 
 constexpr int64_t BLOCK = 16;  // tokens of the cache that all query heads of a key/value head look at before the next ones are fetched (measured: 64 is a fifth slower)
@@ -98,6 +100,175 @@ void attend_head(const float* query, const float* keys, const float* values, flo
     }
 }
 
+// ------------------------------------------------------------------------- attention of whole sequences, for the learner
+
+typedef float Vec __attribute__((vector_size(64), aligned(4)));
+constexpr int64_t LANES = 16;
+
+inline int64_t padded(int64_t n) { return (n + LANES - 1) / LANES * LANES; }
+
+template <int M, int N>
+inline void product_tile(const float* a, int64_t ai, int64_t ak, const float* b, int64_t ldb, float* c, int64_t ldc, int64_t k, bool add) {
+    Vec sum[M][N];
+    for (int i = 0; i < M; ++i) {
+        for (int j = 0; j < N; ++j) sum[i][j] = add ? *reinterpret_cast<const Vec*>(c + i * ldc + j * LANES) : Vec{};
+    }
+    for (int64_t p = 0; p < k; ++p) {
+        Vec row[N];
+        for (int j = 0; j < N; ++j) row[j] = *reinterpret_cast<const Vec*>(b + p * ldb + j * LANES);
+        for (int i = 0; i < M; ++i) {
+            const float x = a[i * ai + p * ak];
+            for (int j = 0; j < N; ++j) sum[i][j] += x * row[j];
+        }
+    }
+    for (int i = 0; i < M; ++i) {
+        for (int j = 0; j < N; ++j) *reinterpret_cast<Vec*>(c + i * ldc + j * LANES) = sum[i][j];
+    }
+}
+
+template <int N>
+inline void product_columns(const float* a, int64_t ai, int64_t ak, const float* b, int64_t ldb, float* c, int64_t ldc, int64_t m, int64_t k, bool add) {
+    int64_t i = 0;
+    for (; i + 8 <= m; i += 8) product_tile<8, N>(a + i * ai, ai, ak, b, ldb, c + i * ldc, ldc, k, add);
+    for (; i + 4 <= m; i += 4) product_tile<4, N>(a + i * ai, ai, ak, b, ldb, c + i * ldc, ldc, k, add);
+    for (; i < m; ++i) product_tile<1, N>(a + i * ai, ai, ak, b, ldb, c + i * ldc, ldc, k, add);
+}
+
+// c (m, n) = a (m, k) times b (k, n), or added to it. Element (i, p) of a is a[i * ai + p * ak]; n is a multiple of LANES.
+void product(const float* a, int64_t ai, int64_t ak, const float* b, int64_t ldb, float* c, int64_t ldc, int64_t m, int64_t n, int64_t k, bool add) {
+    int64_t j = 0;
+    for (; j + 2 * LANES <= n; j += 2 * LANES) product_columns<2>(a, ai, ak, b + j, ldb, c + j, ldc, m, k, add);
+    if (j < n) product_columns<1>(a, ai, ak, b + j, ldb, c + j, ldc, m, k, add);
+}
+
+// Rows of x (T, heads, size) at the tokens `path`, padded with zeros to `width`: to (count, width).
+void take(const float* x, const int64_t* path, float* to, int64_t count, int64_t heads, int64_t head, int64_t size, int64_t width) {
+    for (int64_t i = 0; i < count; ++i) {
+        const float* from = x + (path[i] * heads + head) * size;
+        std::copy(from, from + size, to + i * width);
+        std::fill(to + i * width + size, to + (i + 1) * width, 0.0f);
+    }
+}
+
+// x (count, width), of which the first `size` columns count, as columns: to (size, length).
+void transpose(const float* x, float* to, int64_t count, int64_t width, int64_t size, int64_t length) {
+    for (int64_t i = 0; i < count; ++i) {
+        for (int64_t d = 0; d < size; ++d) to[d * length + i] = x[i * width + d];
+    }
+    for (int64_t d = 0; d < size; ++d) std::fill(to + d * length + count, to + (d + 1) * length, 0.0f);
+}
+
+constexpr int64_t QUERIES = 32;  // tokens whose scores are in work at a time
+
+// The tokens of a pass by sequence. Those from `own` on stand in no sequence before; the others are its beginning, which it shares.
+struct Sequence {
+    const int64_t* path;
+    int64_t length, own;
+};
+
+struct Heads {
+    int64_t H, K, D, E;
+    int64_t group() const { return H / K; }
+    int64_t Dp() const { return padded(D); }
+    int64_t Ep() const { return padded(E); }
+};
+
+// What one thread needs to attend one sequence with the query heads of one key/value head.
+struct Workspace {
+    std::vector<float> keys, values, keys_t, values_t, query, grad, scores, grad_scores, out;
+
+    void gather(const float* key, const float* value, const Sequence& s, const Heads& n, int64_t k, bool backward) {
+        const int64_t length = padded(s.length), rows = n.group() * QUERIES;
+        keys.resize(s.length * n.Dp());
+        values.resize(s.length * n.Ep());
+        keys_t.resize(n.D * length);
+        query.resize(rows * n.Dp());
+        scores.resize(rows * length);
+        out.resize(rows * std::max(n.Dp(), n.Ep()));
+        take(key, s.path, keys.data(), s.length, n.K, k, n.D, n.Dp());
+        take(value, s.path, values.data(), s.length, n.K, k, n.E, n.Ep());
+        transpose(keys.data(), keys_t.data(), s.length, n.Dp(), n.D, length);
+        if (backward) {
+            values_t.resize(n.E * length);
+            grad.resize(rows * n.Ep());
+            grad_scores.resize(rows * length);
+            transpose(values.data(), values_t.data(), s.length, n.Ep(), n.E, length);
+        }
+    }
+};
+
+void attend_sequence(Workspace& w, const float* query, float* out, float* lse, const Sequence& s, const Heads& n, int64_t k, float scale) {
+    const int64_t G = n.group(), length = padded(s.length), Dp = n.Dp(), Ep = n.Ep();
+    for (int64_t start = s.own; start < s.length; start += QUERIES) {
+        const int64_t m = std::min(QUERIES, s.length - start), columns = padded(start + m);
+        for (int64_t g = 0; g < G; ++g) take(query, s.path + start, w.query.data() + g * m * Dp, m, n.H, k * G + g, n.D, Dp);
+        product(w.query.data(), Dp, 1, w.keys_t.data(), length, w.scores.data(), length, G * m, columns, n.D, false);
+        for (int64_t r = 0; r < G * m; ++r) {
+            float* row = w.scores.data() + r * length;
+            const int64_t seen = start + r % m + 1;
+            lse[s.path[start + r % m] * n.H + k * G + r / m] = soften(row, seen, scale, 0);
+            std::fill(row + seen, row + columns, 0.0f);
+        }
+        product(w.scores.data(), length, 1, w.values.data(), Ep, w.out.data(), Ep, G * m, Ep, start + m, false);
+        for (int64_t r = 0; r < G * m; ++r) {
+            std::copy_n(w.out.data() + r * Ep, n.E, out + (s.path[start + r % m] * n.H + k * G + r / m) * n.E);
+        }
+    }
+}
+
+// Gradients of the queries, and, added to to_keys (length, Dp) and to_values (length, Ep), of the keys and values of this sequence.
+void attend_sequence_backward(Workspace& w, const float* grad, const float* query, const float* out, const float* lse, float* to_query,
+                              float* to_keys, float* to_values, const Sequence& s, const Heads& n, int64_t k, float scale) {
+    const int64_t G = n.group(), length = padded(s.length), Dp = n.Dp(), Ep = n.Ep();
+    for (int64_t start = s.own; start < s.length; start += QUERIES) {
+        const int64_t m = std::min(QUERIES, s.length - start), columns = padded(start + m);
+        for (int64_t g = 0; g < G; ++g) {
+            take(query, s.path + start, w.query.data() + g * m * Dp, m, n.H, k * G + g, n.D, Dp);
+            take(grad, s.path + start, w.grad.data() + g * m * Ep, m, n.H, k * G + g, n.E, Ep);
+        }
+        product(w.query.data(), Dp, 1, w.keys_t.data(), length, w.scores.data(), length, G * m, columns, n.D, false);
+        product(w.grad.data(), Ep, 1, w.values_t.data(), length, w.grad_scores.data(), length, G * m, columns, n.E, false);
+        for (int64_t r = 0; r < G * m; ++r) {
+            float *weight = w.scores.data() + r * length, *to = w.grad_scores.data() + r * length;
+            const int64_t seen = start + r % m + 1, head = s.path[start + r % m] * n.H + k * G + r / m;
+            const float *o = out + head * n.E, *g = w.grad.data() + r * Ep, total = lse[head];
+            float inner = 0;
+#pragma omp simd reduction(+ : inner)
+            for (int64_t e = 0; e < n.E; ++e) inner += o[e] * g[e];
+#pragma omp simd
+            for (int64_t i = 0; i < seen; ++i) {
+                weight[i] = exponential(scale * weight[i] - total);
+                to[i] = scale * weight[i] * (to[i] - inner);
+            }
+            std::fill(weight + seen, weight + columns, 0.0f);
+            std::fill(to + seen, to + columns, 0.0f);
+        }
+        product(w.scores.data(), 1, length, w.grad.data(), Ep, to_values, Ep, start + m, Ep, G * m, true);
+        product(w.grad_scores.data(), 1, length, w.query.data(), Dp, to_keys, Dp, start + m, Dp, G * m, true);
+        product(w.grad_scores.data(), length, 1, w.keys.data(), Dp, w.out.data(), Dp, G * m, Dp, start + m, false);
+        for (int64_t r = 0; r < G * m; ++r) {
+            std::copy_n(w.out.data() + r * Dp, n.D, to_query + (s.path[start + r % m] * n.H + k * G + r / m) * n.D);
+        }
+    }
+}
+
+// to (T, K, size) = the sums over all places where a token stands of from (K, P, width): sequence after sequence, by columns in parallel.
+void add_up(const float* from, const int64_t* path, float* to, int64_t T, int64_t P, int64_t K, int64_t size, int64_t width, int threads) {
+    const int64_t blocks = width / LANES;
+#pragma omp parallel for num_threads(threads)
+    for (int64_t item = 0; item < K * blocks; ++item) {
+        const int64_t k = item / blocks, first = item % blocks * LANES, count = std::min(LANES, size - first);
+        for (int64_t t = 0; t < T; ++t) std::fill_n(to + (t * K + k) * size + first, count, 0.0f);
+        for (int64_t p = 0; p < P; ++p) {
+            const float* row = from + (k * P + p) * width + first;
+            float* sum = to + (path[p] * K + k) * size + first;
+            for (int64_t d = 0; d < count; ++d) sum[d] += row[d];
+        }
+    }
+}
+
+constexpr int64_t ROWS = 64;  // rows of a gradient that are added up before it is added to others: as many whatever the number of threads
+
 }  // namespace
 
 extern "C" {
@@ -108,12 +279,62 @@ void rms_norm(const float* x, const float* weight, float* out, int64_t T, int64_
     for (int64_t t = 0; t < T; ++t) {
         const float* row = x + t * width;
         float* to = out + t * width;
-        float sum = 0;
+        double sum = 0;  // an error in the factor of a row would be the same in all of its numbers, and add up
 #pragma omp simd reduction(+ : sum)
-        for (int64_t i = 0; i < width; ++i) sum += row[i] * row[i];
-        const float factor = 1 / std::sqrt(sum / width + eps);
+        for (int64_t i = 0; i < width; ++i) sum += static_cast<double>(row[i]) * row[i];
+        const float factor = static_cast<float>(1 / std::sqrt(sum / width + eps));
 #pragma omp simd
         for (int64_t i = 0; i < width; ++i) to[i] = weight[i] * (row[i] * factor);
+    }
+}
+
+// Gradients of rms_norm: to_x (T, width), with `beside` (T, width; or null) added to it, and to_weight (ceil(T / 64), width), to be added up (or null).
+void rms_norm_backward(const float* grad, const float* x, const float* weight, const float* beside, float* to_x, float* to_weight,
+                       int64_t T, int64_t width, float eps, int threads) {
+#pragma omp parallel for num_threads(threads)
+    for (int64_t block = 0; block < (T + ROWS - 1) / ROWS; ++block) {
+        float* sums = to_weight ? to_weight + block * width : nullptr;
+        if (sums) std::fill(sums, sums + width, 0.0f);
+        for (int64_t t = block * ROWS; t < std::min(T, (block + 1) * ROWS); ++t) {
+            const float *row = x + t * width, *g = grad + t * width;
+            float* to = to_x + t * width;
+            double sum = 0, inner = 0;
+#pragma omp simd reduction(+ : sum, inner)
+            for (int64_t i = 0; i < width; ++i) {
+                sum += static_cast<double>(row[i]) * row[i];
+                inner += static_cast<double>(g[i]) * weight[i] * row[i];
+            }
+            const double square = sum / width + eps;
+            const float factor = static_cast<float>(1 / std::sqrt(square)), pull = static_cast<float>(inner / width / square);
+            if (beside) {
+                const float* other = beside + t * width;
+#pragma omp simd
+                for (int64_t i = 0; i < width; ++i) to[i] = factor * (g[i] * weight[i] - pull * row[i]) + other[i];
+            } else {
+#pragma omp simd
+                for (int64_t i = 0; i < width; ++i) to[i] = factor * (g[i] * weight[i] - pull * row[i]);
+            }
+            if (sums) {
+#pragma omp simd
+                for (int64_t i = 0; i < width; ++i) sums[i] += g[i] * (row[i] * factor);
+            }
+        }
+    }
+}
+
+// out = gate * sigmoid(gate) * up, of `count` numbers each; out may be gate.
+void swiglu(const float* gate, const float* up, float* out, int64_t count, int threads) {
+#pragma omp parallel for simd num_threads(threads)
+    for (int64_t i = 0; i < count; ++i) out[i] = gate[i] / (1 + exponential(-gate[i])) * up[i];
+}
+
+// Gradients of swiglu.
+void swiglu_backward(const float* grad, const float* gate, const float* up, float* to_gate, float* to_up, int64_t count, int threads) {
+#pragma omp parallel for simd num_threads(threads)
+    for (int64_t i = 0; i < count; ++i) {
+        const float open = 1 / (1 + exponential(-gate[i])), activation = gate[i] * open;
+        to_gate[i] = grad[i] * up[i] * (open + activation * (1 - open));
+        to_up[i] = grad[i] * activation;
     }
 }
 
@@ -149,6 +370,70 @@ void rotate(float* x, const float* cosines, const float* sines, int64_t T, int64
             }
         }
     }
+}
+
+// The gradient of rotate, in place.
+void rotate_backward(float* grad, const float* cosines, const float* sines, int64_t T, int64_t H, int64_t D, int threads) {
+#pragma omp parallel for num_threads(threads)
+    for (int64_t t = 0; t < T; ++t) {
+        const float *cosine = cosines + t * D, *sine = sines + t * D;
+        const int64_t half = D / 2;
+        for (int64_t h = 0; h < H; ++h) {
+            float *first = grad + (t * H + h) * D, *second = first + half;
+#pragma omp simd
+            for (int64_t d = 0; d < half; ++d) {
+                const float a = first[d], b = second[d];
+                first[d] = a * cosine[d] + b * sine[d + half];
+                second[d] = b * cosine[d + half] - a * sine[d];
+            }
+        }
+    }
+}
+
+// Every token attends to its own past: query (T, H, D), key (T, K, D), value (T, K, E) -> out (T, H, E), lse (T, H), the logarithm of
+// what the weights were divided by. Sequence b of B stands at the places path[starts[b]] up to path[starts[b + 1]] of the pass; those
+// from its own[b]-th on stand in no sequence before it, and are attended here.
+void attend_packed(const float* query, const float* key, const float* value, float* out, float* lse, const int64_t* path, const int64_t* starts,
+                   const int64_t* own, int64_t B, int64_t H, int64_t K, int64_t D, int64_t E, float scale, int threads) {
+    const Heads n{H, K, D, E};
+#pragma omp parallel num_threads(threads)
+    {
+        Workspace w;
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t item = 0; item < B * K; ++item) {
+            const int64_t b = item / K, k = item % K;
+            const Sequence s{path + starts[b], starts[b + 1] - starts[b], own[b]};
+            if (s.own == s.length) continue;
+            w.gather(key, value, s, n, k, false);
+            attend_sequence(w, query, out, lse, s, n, k, scale);
+        }
+    }
+}
+
+// Gradients of attend_packed, from that of its result. parts (K, P, Dp + Ep) is room for the P = starts[B] places of all sequences.
+void attend_packed_backward(const float* grad, const float* query, const float* key, const float* value, const float* out, const float* lse,
+                            float* to_query, float* to_key, float* to_value, float* parts, const int64_t* path, const int64_t* starts,
+                            const int64_t* own, int64_t T, int64_t B, int64_t H, int64_t K, int64_t D, int64_t E, float scale, int threads) {
+    const Heads n{H, K, D, E};
+    const int64_t P = starts[B];
+    float *keys = parts, *values = parts + K * P * n.Dp();
+#pragma omp parallel num_threads(threads)
+    {
+        Workspace w;
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t item = 0; item < B * K; ++item) {
+            const int64_t b = item / K, k = item % K;
+            const Sequence s{path + starts[b], starts[b + 1] - starts[b], own[b]};
+            float *to_keys = keys + (k * P + starts[b]) * n.Dp(), *to_values = values + (k * P + starts[b]) * n.Ep();
+            std::fill(to_keys, to_keys + s.length * n.Dp(), 0.0f);
+            std::fill(to_values, to_values + s.length * n.Ep(), 0.0f);
+            if (s.own == s.length) continue;
+            w.gather(key, value, s, n, k, true);
+            attend_sequence_backward(w, grad, query, out, lse, to_query, to_keys, to_values, s, n, k, scale);
+        }
+    }
+    add_up(keys, path, to_key, T, P, K, D, n.Dp(), threads);
+    add_up(values, path, to_value, T, P, K, E, n.Ep(), threads);
 }
 
 // Write the new keys (T, K, D) and values (T, K, E) to the cache, (S, K, C, D) and (S, K, C, E), at row[t] and position[t]; then let

@@ -1,10 +1,11 @@
-"""Compiled versions of what lies between matrix products on the processor (`kernels.cpp`), and the same in plain torch.
+"""Compiled versions of what lies between matrix products on the processor (`kernels.cpp`); `ops.py` has them beside plain torch.
 
 `compiled()` translates the source with the machine's C++ compiler once, into the user's cache folder, and loads it; where that fails
 (no compiler, no OpenMP, a cache folder that cannot be written) it says so once in the log and returns None, and torch computes instead.
 Set CXX to choose the compiler, or to `false` to do without.
 
-Legend: T tokens of a pass, N of them to be attended, H query heads, K key/value heads, D and E sizes of keys and values, S cache rows.
+Legend: T tokens of a pass, N of them to be attended, H query heads, K key/value heads, D and E sizes of keys and values, S cache rows,
+B sequences of a pass, P places of all of them together.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,10 +39,31 @@ _PATIENCE = 120.0
 _POINTER, _COUNT, _FLOAT, _THREADS = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
 _SIGNATURES: dict[str, list[type]] = {
     "rms_norm": [_POINTER] * 3 + [_COUNT] * 2 + [_FLOAT, _THREADS],
+    "rms_norm_backward": [_POINTER] * 6 + [_COUNT] * 2 + [_FLOAT, _THREADS],
+    "swiglu": [_POINTER] * 3 + [_COUNT, _THREADS],
+    "swiglu_backward": [_POINTER] * 5 + [_COUNT, _THREADS],
     "quantize": [_POINTER] * 3 + [_COUNT] * 2 + [_THREADS],
     "rotate": [_POINTER] * 3 + [_COUNT] * 3 + [_THREADS],
+    "rotate_backward": [_POINTER] * 3 + [_COUNT] * 3 + [_THREADS],
+    "attend_packed": [_POINTER] * 8 + [_COUNT] * 5 + [_FLOAT, _THREADS],
+    "attend_packed_backward": [_POINTER] * 13 + [_COUNT] * 6 + [_FLOAT, _THREADS],
     "attend": [_POINTER] * 9 + [_COUNT] * 7 + [_FLOAT, _COUNT, _FLOAT, _THREADS],
 }
+
+
+_ROWS, _LANES = 64, 16
+"""As in `kernels.cpp`."""
+
+
+class Places(NamedTuple):
+    """Where the tokens of B sequences stand in a pass that has what they have in common at their beginning once. All int64 on the processor."""
+
+    path_P: Tensor
+    """The places of the first sequence's tokens, then the second's, and so on."""
+    starts_B1: Tensor
+    """Where each sequence begins in `path_P`, and its end, (B + 1,)."""
+    own_B: Tensor
+    """How many of its first tokens each shares with sequences before it."""
 
 
 class Kernels:
@@ -60,6 +83,33 @@ class Kernels:
         self._library.rms_norm(x.data_ptr(), weight_N.data_ptr(), out.data_ptr(), x.numel() // width, width, eps, torch.get_num_threads())
         return out
 
+    def rms_norm_backward(self, grad: Tensor, x: Tensor, weight_N: Tensor, eps: float, beside: Tensor | None, *, weight: bool) -> tuple[Tensor, Tensor | None]:
+        """Gradients of `rms_norm` towards x, with `beside` added to it, and towards the weight, if that is wanted."""
+        grad, x, width = grad.contiguous(), x.contiguous(), x.shape[-1]
+        rows = x.numel() // width
+        to_x, to_weight = torch.empty_like(x), x.new_empty(-(-rows // _ROWS), width) if weight else None
+        beside = None if beside is None else beside.contiguous()
+        optional = (None if t is None else t.data_ptr() for t in (beside, to_weight))
+        pointers = grad.data_ptr(), x.data_ptr(), weight_N.data_ptr(), next(optional), to_x.data_ptr(), next(optional)
+        self._library.rms_norm_backward(*pointers, rows, width, eps, torch.get_num_threads())
+        return to_x, None if to_weight is None else to_weight.sum(0)
+
+    def swiglu(self, gate: Tensor, up: Tensor, *, in_place: bool = False) -> Tensor:
+        """silu(gate) * up, written over a contiguous gate if `in_place`."""
+        assert gate.dtype == up.dtype == torch.float32
+        gate, up = gate.contiguous(), up.contiguous()
+        out = gate if in_place else torch.empty_like(gate)
+        self._library.swiglu(gate.data_ptr(), up.data_ptr(), out.data_ptr(), gate.numel(), torch.get_num_threads())
+        return out
+
+    def swiglu_backward(self, grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients of `swiglu` towards gate and up."""
+        grad, gate, up = grad.contiguous(), gate.contiguous(), up.contiguous()
+        to_gate, to_up = torch.empty_like(gate), torch.empty_like(up)
+        pointers = (t.data_ptr() for t in (grad, gate, up, to_gate, to_up))
+        self._library.swiglu_backward(*pointers, gate.numel(), torch.get_num_threads())
+        return to_gate, to_up
+
     def quantize(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x (..., N) in 8 bits: bytes (..., N) around 128, and a scale for each row of N, (..., 1)."""
         assert x.dtype == torch.float32
@@ -74,6 +124,35 @@ class Kernels:
         x, cos, sin, (count, heads, size) = x_THD.contiguous(), cos_TD.contiguous(), sin_TD.contiguous(), x_THD.shape
         self._library.rotate(x.data_ptr(), cos.data_ptr(), sin.data_ptr(), count, heads, size, torch.get_num_threads())
         return x
+
+    def rotate_backward(self, grad_THD: Tensor, cos_TD: Tensor, sin_TD: Tensor) -> Tensor:
+        """The gradient of `rotate`: a new tensor."""
+        grad, cos, sin, (count, heads, size) = grad_THD.clone(memory_format=torch.contiguous_format), cos_TD.contiguous(), sin_TD.contiguous(), grad_THD.shape
+        self._library.rotate_backward(grad.data_ptr(), cos.data_ptr(), sin.data_ptr(), count, heads, size, torch.get_num_threads())
+        return grad
+
+    def attend_packed(self, query_THD: Tensor, key_TKD: Tensor, value_TKE: Tensor, places: Places, scale: float) -> tuple[Tensor, Tensor]:
+        """Every token of a pass attends to its own past: (T, H, E), and the logarithm of what its weights were divided by, (T, H)."""
+        assert query_THD.dtype == key_TKD.dtype == value_TKE.dtype == torch.float32
+        query, key, value = query_THD.contiguous(), key_TKD.contiguous(), value_TKE.contiguous()
+        (count, heads, size), (_, kv_heads, value_size) = query.shape, value.shape
+        out, lse = query.new_empty(count, heads, value_size), query.new_empty(count, heads)
+        pointers = (x.data_ptr() for x in (query, key, value, out, lse, *places))
+        self._library.attend_packed(*pointers, len(places.own_B), heads, kv_heads, size, value_size, scale, torch.get_num_threads())
+        return out, lse
+
+    def attend_packed_backward(
+        self, grad_THE: Tensor, query_THD: Tensor, key_TKD: Tensor, value_TKE: Tensor, out_THE: Tensor, lse_TH: Tensor, places: Places, scale: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients of `attend_packed` towards queries, keys and values; `out_THE` and `lse_TH` are what it gave."""
+        given = [x.contiguous() for x in (grad_THE, query_THD, key_TKD, value_TKE, out_THE, lse_TH)]
+        to_query, to_key, to_value = (torch.empty_like(x) for x in given[1:4])
+        (count, heads, size), (_, kv_heads, value_size) = query_THD.shape, value_TKE.shape
+        parts = query_THD.new_empty(kv_heads * len(places.path_P) * sum(-(-n // _LANES) * _LANES for n in (size, value_size)))
+        pointers = (x.data_ptr() for x in (*given, to_query, to_key, to_value, parts, *places))
+        shape = (count, len(places.own_B), heads, kv_heads, size, value_size)
+        self._library.attend_packed_backward(*pointers, *shape, scale, torch.get_num_threads())
+        return to_query, to_key, to_value
 
     def attend(
         self,
@@ -107,30 +186,6 @@ class Kernels:
         return out
 
 
-def rms_norm(kernels: Kernels | None, x: Tensor, weight_N: Tensor, eps: float) -> Tensor:
-    """x (..., N) over the root of its mean square, times weight_N: (..., N)."""
-    if kernels is not None:
-        return kernels.rms_norm(x, weight_N, eps)
-    return weight_N * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps))
-
-
-def quantize(kernels: Kernels | None, x: Tensor) -> tuple[Tensor, Tensor]:
-    """x (..., N) in 8 bits: bytes (..., N) around 128, and a scale for each row of N, (..., 1). The same with and without kernels."""
-    if kernels is not None:
-        return kernels.quantize(x)
-    scale = x.abs().amax(-1, keepdim=True).clamp_(min=1e-12).div_(127.0)
-    # + 0.5, then cut: rounds to the nearest in the same pass that converts.
-    return torch.div(x, scale).add_(128.5).to(torch.uint8), scale
-
-
-def rotate(kernels: Kernels | None, x_THD: Tensor, cos_TD: Tensor, sin_TD: Tensor) -> Tensor:
-    """Rotary embedding of heads whose halves are paired, (T, H, D); x_THD may be changed."""
-    if kernels is not None:
-        return kernels.rotate(x_THD, cos_TD, sin_TD)
-    first, second = x_THD.chunk(2, -1)
-    return x_THD * cos_TD[:, None] + torch.cat((-second, first), -1) * sin_TD[:, None]
-
-
 @functools.cache
 def compiled() -> Kernels | None:
     """The compiled functions, or None where they cannot be had; the reason stands in the log."""
@@ -139,7 +194,7 @@ def compiled() -> Kernels | None:
     except (OSError, AttributeError, RuntimeError, subprocess.SubprocessError) as error:  # RuntimeError: no home folder
         said = getattr(error, "stderr", None) or str(error)
         reason = (said.strip().splitlines() or [type(error).__name__])[0][:200]
-        logger.warning("sampling without compiled kernels, about a tenth slower (%s)", reason)
+        logger.warning("no compiled kernels: sampling and training are slower by a tenth or more (%s)", reason)
         return None
 
 

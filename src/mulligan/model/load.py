@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +11,12 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from mulligan.config import ModelConfig
 from mulligan.errors import ModelError
 from mulligan.model.attention import ATTENTION, CachedLayout, KVCache
+from mulligan.model.checkpointing import checkpoint_layers
 from mulligan.model.memory import keep_freed_memory
 from mulligan.model.policy import Critic, Policy
 from mulligan.model.tiny import build_tiny, tiny_config
@@ -134,27 +132,6 @@ def _load_model(path: str, where: dict[str, Any]) -> PreTrainedModel:
 
 def _safetensors(where: dict[str, Any]) -> dict[str, Any]:
     return {} if "gguf_file" in where else {"use_safetensors": True}
-
-
-def checkpoint_layers(model: PreTrainedModel) -> None:
-    """Keep no activations inside the decoder's layers: compute them again in the backward pass.
-
-    transformers' own switch works in training mode only, and with that comes dropout.
-
-    Raises:
-        ModelError: the architecture has no layers that can be checkpointed.
-    """
-    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
-    if not layers:
-        raise ModelError(f"{type(model).__name__} has no layers that can be checkpointed: set model.gradient_checkpointing = false")
-    for layer in layers:
-        layer.forward = functools.partial(_recomputed, layer.forward)  # a partial of a bound method: survives a deep copy of the model
-
-
-def _recomputed(forward: Any, *args: Any, **kwargs: Any) -> Any:
-    if not torch.is_grad_enabled():
-        return forward(*args, **kwargs)
-    return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
 
 
 def load_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenizerBase:

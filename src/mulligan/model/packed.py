@@ -19,8 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mulligan.errors import ModelError
-from mulligan.model.fused import fused_layers
-from mulligan.model.kernels import Kernels, compiled, quantize
+from mulligan.model.checkpointing import recomputed_like
+from mulligan.model.fused import FusedLayers, Product
+from mulligan.model.kernels import Kernels, compiled
+from mulligan.model.ops import quantize
 from mulligan.model.policy import Policy
 
 Precision = Literal["exact", "int8"]
@@ -38,51 +40,63 @@ class PackedLinears:
     precisions, the layers stay as they are). `int8` rounds the weights per output and the inputs per token to 8 bits: the
     products are whole numbers, so that a token's result does not depend on what else is in the batch.
 
-    Args:
-        fuse: decoder layers of a known form in fewer passes as well, with compiled kernels (`fused.py`). Without, a pass rounds as the learner's does.
-
     Raises:
         ModelError: 8 bits on a device or in a precision that has no such products.
     """
 
-    def __init__(self, policy: Policy, precision: Precision = "exact", *, fuse: bool = True):
-        self.policy, self.precision, self.fuse = policy, precision, fuse
+    def __init__(self, policy: Policy, precision: Precision = "exact"):
+        self.policy, self.precision = policy, precision
         self._made_of: tuple[object, ...] = ()
         self._forwards: list[tuple[nn.Module, Callable[..., Tensor]]] = []
         self._kernels: Kernels | None = None
+        self._recognised = FusedLayers()
         if precision == "int8":
             check_int8(policy.device, policy.autocast)
 
     @contextmanager
     def in_use(self) -> Iterator[Kernels | None]:
         """The policy's linear layers compute through their packed copies until the block ends, and decoder layers of a known form in
-        fewer passes (`fused.py`); without gradients. Gives the compiled kernels, for attention, where a model is large enough for them."""
+        fewer passes (`fused.py`); without gradients. Gives the compiled kernels, for attention."""
         self._renew()
         with _forwards(self._forwards):
             yield self._kernels
 
     def _renew(self) -> None:
-        linears = _plain_linears(self.policy.model, self.policy.autocast, 0 if self.precision == "int8" else SMALL)
+        linears = _plain_linears(self.policy.model, self.policy.autocast)
         made_of = (self.policy.version, *((m.weight.data_ptr(), m.weight._version) for m in linears))
         if made_of == self._made_of:
             return
         self._forwards = []  # first, so that two copies never stand side by side
-        large = {m for m in linears if m.weight.numel() >= SMALL}
-        self._kernels = compiled() if large and self.fuse else None
+        self._kernels = compiled() if linears else None
         inputs = _QuantizedInput(self._kernels)
         with torch.no_grad():
-            products = {m: _Int8Linear(m, inputs) if self.precision == "int8" else _exact_linear(m) for m in linears}
-            fused = fused_layers(self.policy.model, {m: p for m, p in products.items() if m in large}, self._kernels) if self.fuse else {}
-        self._forwards = [*products.items(), *fused.items()]
+            packed: dict[nn.Linear, Product] = {m: self._packed(m, inputs) for m in linears if self.precision == "int8" or m.weight.numel() >= SMALL}
+            fused = self._recognised.of(self.policy.model, {m: packed.get(m, m.forward) for m in linears}, self._kernels)
+        self._forwards = [*packed.items(), *fused.items()]
         self._made_of = made_of
 
+    def _packed(self, linear: nn.Linear, inputs: _QuantizedInput) -> Product:
+        return _Int8Linear(linear, inputs) if self.precision == "int8" else _exact_linear(linear)
 
-@contextmanager
-def trainable_linears(module: nn.Module, autocast: torch.dtype | None = None) -> Iterator[None]:
-    """Linear layers of `module` multiply through oneDNN, forward and backward, until the block ends: on processors for which torch's
-    default library was not made it is faster by a sixth, and it needs no copy. Elsewhere nothing changes."""
-    with _forwards([(linear, functools.partial(_trainable, linear)) for linear in _plain_linears(module, autocast, SMALL)]):
-        yield
+
+class TrainableLayers:
+    """A policy's layers for the learner on the processor: linear layers multiply through oneDNN, forward and backward (for processors for
+    which torch's default library was not made a sixth faster, without a copy), and decoder layers of a known form take fewer passes.
+    Elsewhere, and in other precisions, nothing changes."""
+
+    def __init__(self, policy: Policy):
+        self.policy = policy
+        self._recognised = FusedLayers()
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Until the block ends."""
+        model = self.policy.model
+        linears = _plain_linears(model, self.policy.autocast)
+        products: dict[nn.Linear, Product] = {m: functools.partial(_trainable, m) for m in linears if m.weight.numel() >= SMALL}
+        fused = self._recognised.of(model, {m: products.get(m, m.forward) for m in linears}, compiled()) if linears else {}
+        with _forwards([*products.items(), *((layer, recomputed_like(layer, forward)) for layer, forward in fused.items())]):
+            yield
 
 
 def _trainable(linear: nn.Linear, x: Tensor) -> Tensor:
@@ -128,16 +142,15 @@ def _forwards(replacements: Sequence[tuple[nn.Module, Callable[..., Tensor]]]) -
                 module.__dict__["forward"] = forward
 
 
-def _plain_linears(module: nn.Module, autocast: torch.dtype | None, smallest: int) -> list[nn.Linear]:
-    """The float32 layers on the processor, of so many weights, whose forward is torch's own; none where oneDNN is not there or another
-    precision computes."""
+def _plain_linears(module: nn.Module, autocast: torch.dtype | None) -> list[nn.Linear]:
+    """The float32 layers on the processor whose forward is torch's own; none where oneDNN is not there or another precision computes."""
     if autocast is not None or not _has_packing():
         return []
     linears = [m for m in module.modules() if type(m) is nn.Linear and "forward" not in m.__dict__]
-    return [m for m in linears if m.weight.dtype == torch.float32 and m.weight.device.type == "cpu" and m.weight.numel() >= smallest]
+    return [m for m in linears if m.weight.dtype == torch.float32 and m.weight.device.type == "cpu"]
 
 
-def _exact_linear(linear: nn.Linear) -> Callable[[Tensor], Tensor]:
+def _exact_linear(linear: nn.Linear) -> Product:
     packed, bias = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), _ROWS_HINT), linear.bias
     return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
 

@@ -1,0 +1,117 @@
+"""What lies between the matrix products of a decoder layer: compiled where `kernels.py` has it, in plain torch elsewhere, with gradients.
+
+Legend: T tokens of a pass, H query heads, K key/value heads, D and E sizes of keys and values.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mulligan.model.kernels import Kernels, Places
+
+
+def rms_norm(kernels: Kernels | None, x: Tensor, weight_N: Tensor, eps: float) -> Tensor:
+    """x (..., N) over the root of its mean square, times weight_N: (..., N)."""
+    return rms_norm_beside(kernels, x, weight_N, eps)[0]
+
+
+def rms_norm_beside(kernels: Kernels | None, x: Tensor, weight_N: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """The same, and x itself for whatever else reads it: the gradients of both meet in one pass."""
+    if kernels is None:
+        return weight_N * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)), x
+    if not _is_trained(x, weight_N):
+        return kernels.rms_norm(x, weight_N, eps), x
+    return _RMSNorm.apply(kernels, x, weight_N, eps)  # type: ignore[return-value]
+
+
+def quantize(kernels: Kernels | None, x: Tensor) -> tuple[Tensor, Tensor]:
+    """x (..., N) in 8 bits: bytes (..., N) around 128, and a scale for each row of N, (..., 1). The same with and without kernels."""
+    if kernels is not None:
+        return kernels.quantize(x)
+    scale = x.abs().amax(-1, keepdim=True).clamp_(min=1e-12).div_(127.0)
+    # + 0.5, then cut: rounds to the nearest in the same pass that converts.
+    return torch.div(x, scale).add_(128.5).to(torch.uint8), scale
+
+
+def rotate(kernels: Kernels | None, x_THD: Tensor, cos_TD: Tensor, sin_TD: Tensor) -> Tensor:
+    """Rotary embedding of heads whose halves are paired, (T, H, D); x_THD may be changed where no gradient is wanted."""
+    if kernels is None:
+        first, second = x_THD.chunk(2, -1)
+        return x_THD * cos_TD[:, None] + torch.cat((-second, first), -1) * sin_TD[:, None]
+    return _Rotate.apply(kernels, x_THD, cos_TD, sin_TD) if _is_trained(x_THD) else kernels.rotate(x_THD, cos_TD, sin_TD)  # type: ignore[return-value]
+
+
+def swiglu(kernels: Kernels | None, gate: Tensor, up: Tensor) -> Tensor:
+    """silu(gate) * up (Shazeer 2020, arXiv 2002.05202); gate may be changed where no gradient is wanted."""
+    if _is_trained(gate, up):
+        return F.silu(gate) * up if kernels is None else _SwiGLU.apply(kernels, gate, up)  # type: ignore[return-value]
+    return F.silu(gate, inplace=True).mul_(up) if kernels is None else kernels.swiglu(gate, up, in_place=True)
+
+
+def attend_packed(kernels: Kernels, query_THD: Tensor, key_TKD: Tensor, value_TKE: Tensor, places: Places, scale: float) -> Tensor:
+    """Attention of whole sequences, each token to its own past: (T, H, E)."""
+    return _AttendPacked.apply(kernels, query_THD, key_TKD, value_TKE, places, scale)  # type: ignore[return-value]
+
+
+def _is_trained(*tensors: Tensor) -> bool:
+    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+
+
+class _RMSNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, kernels: Kernels, x: Tensor, weight_N: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(x, weight_N)
+        ctx.kernels, ctx.eps = kernels, eps
+        ctx.set_materialize_grads(False)
+        return kernels.rms_norm(x, weight_N, eps), x
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        (grad, beside), (x, weight_N) = grads, ctx.saved_tensors
+        if grad is None:
+            return None, beside, None, None
+        to_x, to_weight = ctx.kernels.rms_norm_backward(grad, x, weight_N, ctx.eps, beside, weight=ctx.needs_input_grad[2])
+        return None, to_x, to_weight, None
+
+
+class _Rotate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, kernels: Kernels, x_THD: Tensor, cos_TD: Tensor, sin_TD: Tensor) -> Tensor:
+        ctx.save_for_backward(cos_TD, sin_TD)
+        ctx.kernels = kernels
+        return kernels.rotate(x_THD.clone(memory_format=torch.contiguous_format), cos_TD, sin_TD)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return None, ctx.kernels.rotate_backward(grads[0], *ctx.saved_tensors), None, None
+
+
+class _SwiGLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, kernels: Kernels, gate: Tensor, up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        ctx.kernels = kernels
+        return kernels.swiglu(gate, up)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return None, *ctx.kernels.swiglu_backward(grads[0], *ctx.saved_tensors)
+
+
+class _AttendPacked(torch.autograd.Function):
+    """Keeps no weights: they are computed again from what their sums were (Dao et al. 2022, FlashAttention, arXiv 2205.14135)."""
+
+    @staticmethod
+    def forward(ctx: Any, kernels: Kernels, query_THD: Tensor, key_TKD: Tensor, value_TKE: Tensor, places: Places, scale: float) -> Tensor:
+        out_THE, lse_TH = kernels.attend_packed(query_THD, key_TKD, value_TKE, places, scale)
+        ctx.save_for_backward(query_THD, key_TKD, value_TKE, out_THE, lse_TH)
+        ctx.kernels, ctx.places, ctx.scale = kernels, places, scale
+        return out_THE
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return None, *ctx.kernels.attend_packed_backward(grads[0], *ctx.saved_tensors, ctx.places, ctx.scale), None, None
