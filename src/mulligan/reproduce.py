@@ -48,12 +48,13 @@ class Experiment(Section):
     evaluation: tuple[str, ...] = Field(default=(), description="overrides of every evaluation, e.g. eval.attempts=1-7")
     headline: str = Field(description="the arm that the others are compared with")
     rivals: tuple[str, ...] = Field(default=(), description="arms whose pass@k the headline's accuracy is compared with, beside its own")
+    drawn: tuple[str, ...] = Field(default=(), description="arms in the figures; empty: all")
     arms: dict[str, ExperimentArm]
 
     @model_validator(mode="after")
     def _known_arms(self) -> Experiment:
         known = {*self.arms, *([WARM_UP] if self.warm_up is not None else [])}
-        if unknown := {self.headline, *self.rivals} - known:
+        if unknown := {self.headline, *self.rivals, *self.drawn} - known:
             raise ValueError(f"no arm {sorted(unknown)[0]!r}: use {', '.join(sorted(known))}")
         trained = [name for name, arm in self.arms.items() if arm.train and arm.start is None]
         for name, arm in self.arms.items():
@@ -237,10 +238,13 @@ def write_results(experiment: Experiment, name: str, runs: Sequence[ArmRun], out
     order = [a for a in (experiment.headline, *experiment.rivals, *experiment.arms, WARM_UP) if a in by_arm]
     arms = read_arms([f"{arm}={','.join(str(r.evaluation.folder) for r in by_arm[arm])}" for arm in dict.fromkeys(order)])
     rivals = [r for r in experiment.rivals if r in by_arm]
-    report = write_report(arms, out / "report.html", out / name, baseline=rivals[0] if rivals else None, title=experiment.title)
+    drawn = [arm for arm in arms if arm.label in experiment.drawn]
+    report = write_report(arms, out / "report.html", out / name, baseline=rivals[0] if rivals else None, title=experiment.title, drawn=drawn or None)
     headline, table = report.headline, experiment_table(report.evidence, order[0], rivals)
     facts = {"command": f"`mulligan reproduce {name}`"} | _facts(by_arm)
-    text = experiment_markdown(experiment.title, experiment.caption, facts, headline, table, report.evaluation, name)
+    others = [arm.label for arm in arms if drawn and arm not in drawn]
+    caption = experiment.caption + (f"\n\nThe figures show {', '.join(arm.label for arm in drawn)}; the tables show {', '.join(others)} as well." if others else "")
+    text = experiment_markdown(experiment.title, caption, facts, headline, table, report.evaluation, name)
     (out / f"{name}.md").write_text(text, encoding="utf-8")
     seeds = {arm: [run.seed for run in found] for arm, found in by_arm.items()}
     rows = [dict(zip(table.headers, row, strict=True)) for row in table.rows]

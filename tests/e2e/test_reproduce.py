@@ -47,6 +47,7 @@ seeds = [3, 4]
 headline = "multi-attempt"
 rivals = ["single-turn", "warm-up"]
 evaluation = ["eval.attempts=1-3", "eval.samples=12"]
+drawn = ["multi-attempt", "single-turn"]
 [arms.multi-attempt]
 [arms.single-turn]
 overrides = ["attempts=fixed(1)"]
@@ -117,6 +118,9 @@ def test_it_runs_stops_goes_on_and_writes_its_results(small: Path, capsys: pytes
     written = {p: p.stat().st_mtime_ns for p in out.glob("seed-*/*/eval.json")}
     results = (out / "small.md").read_text()
     assert all(arm in results for arm in ("multi-attempt", "single-turn", "blind", "untrained", "reworded", WARM_UP))
+    drawn = (out / "small" / "accuracy.csv").read_text()
+    assert "multi-attempt" in drawn and "single-turn" in drawn and "blind" not in drawn
+    assert "The figures show multi-attempt, single-turn; the tables show warm-up, " in results
     facts = json.loads((out / "results.json").read_text())
     assert facts["seeds"]["multi-attempt"] == [3, 4] and facts["seeds"]["blind"] == [3]
     assert reproduce(str(small), out)

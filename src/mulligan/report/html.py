@@ -32,8 +32,12 @@ class Report:
     training: list[Section]
 
 
-def write_report(arms: Sequence[Arm], out: Path, files: Path, *, baseline: str | None = None, title: str | None = None) -> Report:
+def write_report(
+    arms: Sequence[Arm], out: Path, files: Path, *, baseline: str | None = None, title: str | None = None, drawn: Sequence[Arm] | None = None
+) -> Report:
     """Write the page to `out` and every figure to `files` (NAME.png, NAME.svg, NAME.csv); returns what stands in it.
+
+    `drawn`: the arms in the files' figures, where a dozen would hide one another; the page and its tables have all.
 
     Raises:
         ConfigError: `baseline` is none of the arms.
@@ -45,7 +49,11 @@ def write_report(arms: Sequence[Arm], out: Path, files: Path, *, baseline: str |
     report = Report(evidence, make_headline(evidence), evaluation_sections(evidence), training_sections(evidence))
     sections = [*report.evaluation, *report.training]
     name = title or " and ".join(arm.label for arm in arms[:3]) + (f" and {len(arms) - 3} more" if len(arms) > 3 else "")
-    for section in sections:
+    few = sections
+    if drawn is not None:
+        evidence_of_few = Evidence(drawn, baseline)
+        few = [*evaluation_sections(evidence_of_few), *training_sections(evidence_of_few)]
+    for section in few:
         for chart in section.charts:
             write_chart(chart, files)
     with written_whole(out, "the report") as temporary:
