@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from mulligan.chat import Chat
 from mulligan.config import ModelConfig, TinyModel
 from mulligan.errors import ConfigError
 from mulligan.grading.extract import extract_boxed
+from mulligan.model import tiny as tiny_module
 from mulligan.model.load import load_policy
 from mulligan.model.tiny import build_tiny, build_tokenizer, tiny_config, tiny_tokenizer
 from mulligan.tasks.builtin.vocabulary import WORDS
@@ -129,20 +131,32 @@ def test_the_seed_alone_decides_the_weights(folder, tmp_path):
     assert not torch.equal(first["lm_head.weight"], other["lm_head.weight"])
 
 
-def test_a_process_that_is_killed_while_it_saves_leaves_no_half_model(tmp_path, monkeypatch):
+@pytest.mark.parametrize("moved", [None, 0, 1, 2, 3, 4])
+def test_a_process_that_is_killed_while_it_saves_leaves_no_half_model(tmp_path, monkeypatch, moved):
+    """Killed while the files are written (None), or after so many of them have been moved into place."""
+
     class Killed(BaseException):
         pass
 
-    save = LlamaForCausalLM.save_pretrained
+    save, replace, moves = LlamaForCausalLM.save_pretrained, os.replace, []
 
     def save_a_part(model, folder, **options):
         save(model, folder, **options)
         (Path(folder) / "model.safetensors").unlink()
         raise Killed
 
+    def replace_some(source, target):
+        if len(moves) == moved:
+            raise Killed
+        moves.append(target)
+        replace(source, target)
+
     config = ModelConfig(path="tiny:", tiny=SMALL)
     with monkeypatch.context() as patch:
-        patch.setattr(LlamaForCausalLM, "save_pretrained", save_a_part)
+        if moved is None:
+            patch.setattr(LlamaForCausalLM, "save_pretrained", save_a_part)
+        else:
+            patch.setattr(tiny_module.os, "replace", replace_some)
         with pytest.raises(Killed):
             load_policy(config, seed=3, folder=tmp_path)
     assert not (tmp_path / "config.json").exists()

@@ -116,15 +116,15 @@ class Learner:
         num_tokens = sum(s.num_actions for s in sequences)
         needed = [s for s in sequences if self._has_gradient(s)]
         totals["sequences_without_gradient"] += len(sequences) - len(needed)
-        for batch in pack(needed, self.recipe.train.micro_batch_tokens, self.policy.device):
-            weights_N = loss_weights(
-                batch.counts,
-                self.recipe.loss.mean,
-                total_tokens=num_tokens,
-                total_dialogues=len(sequences),
-                max_tokens=self.recipe.protocol.max_dialogue_tokens,
-            ).to(self.policy.device)
-            with self._layers.in_use():
+        with self._layers.in_use():
+            for batch in pack(needed, self.recipe.train.micro_batch_tokens, self.policy.device):
+                weights_N = loss_weights(
+                    batch.counts,
+                    self.recipe.loss.mean,
+                    total_tokens=num_tokens,
+                    total_dialogues=len(sequences),
+                    max_tokens=self.recipe.protocol.max_dialogue_tokens,
+                ).to(self.policy.device)
                 self._backward(batch, weights_N, totals, measure_drift)
         self._step_optimizers(step, lr_scale, totals)
 
@@ -229,17 +229,17 @@ class Learner:
         """One supervised step: cross-entropy of the actions, mean over all tokens of the batch (the warm-up)."""
         num_tokens = sum(s.num_actions for s in sequences)
         total = 0.0
-        for batch in pack(sequences, self.recipe.train.micro_batch_tokens, self.policy.device):
-            losses: list[Tensor] = []
+        with self._layers.in_use():
+            for batch in pack(sequences, self.recipe.train.micro_batch_tokens, self.policy.device):
+                losses: list[Tensor] = []
 
-            def loss(part: ActionLogprobs, losses: list[Tensor] = losses) -> Tensor:
-                losses.append(-part.logprobs.sum() / num_tokens)
-                return losses[-1]
+                def loss(part: ActionLogprobs, losses: list[Tensor] = losses) -> Tensor:
+                    losses.append(-part.logprobs.sum() / num_tokens)
+                    return losses[-1]
 
-            with self._layers.in_use():
                 hidden_UH = self.policy.hidden(batch.ids_T, batch.layout, batch.layout.position_ids, batch.index_U)
                 backward_by_chunk(self.policy, batch, hidden_UH, 1.0, loss)
-            total += float(sum(x.detach() for x in losses))
+                total += float(sum(x.detach() for x in losses))
         norm = float(nn.utils.clip_grad_norm_(self.policy.model.parameters(), self.recipe.warmup.optimizer.grad_clip or math.inf))
         if math.isfinite(norm):
             optimizer.scale_lr(lr_scale)

@@ -1,5 +1,5 @@
 // What lies between the matrix products of a decoder on the processor, in float32: norms, rotary embeddings, activations, attention;
-// for the learner with their gradients. Compiled once per machine by kernels.py, which also has the same in plain torch. Every function
+// for the learner with their gradients. Compiled once per machine by kernels.py; ops.py has the same in plain torch. Every function
 // computes a row (a token, a head) by itself and in one order, so that its result depends neither on what else is in the batch nor on
 // the number of threads; sums over tokens (gradients) are made in one order as well.
 //
@@ -97,6 +97,26 @@ void attend_head(const float* query, const float* keys, const float* values, flo
     std::fill(out, out + heads * E, 0.0f);
     for (int64_t i = 0; i < count; i += BLOCK) {
         for (int64_t h = 0; h < heads; ++h) add_weighted<SIZE>(scores + h * count + i, values + i * E, out + h * E, std::min(BLOCK, count - i), E);
+    }
+}
+
+// Each pair of a head times its 2 x 2 matrix, or, for gradients, times the transpose of it.
+template <bool TRANSPOSED>
+void turn(float* x, const float* cosines, const float* sines, int64_t T, int64_t H, int64_t D, int threads) {
+#pragma omp parallel for num_threads(threads)
+    for (int64_t t = 0; t < T; ++t) {
+        const float *cosine = cosines + t * D, *sine = sines + t * D;
+        const int64_t half = D / 2;
+        for (int64_t h = 0; h < H; ++h) {
+            float *first = x + (t * H + h) * D, *second = first + half;
+#pragma omp simd
+            for (int64_t d = 0; d < half; ++d) {
+                const float a = first[d], b = second[d];
+                const float down = TRANSPOSED ? -sine[d + half] : sine[d], up = TRANSPOSED ? -sine[d] : sine[d + half];
+                first[d] = a * cosine[d] - b * down;
+                second[d] = b * cosine[d + half] + a * up;
+            }
+        }
     }
 }
 
@@ -356,38 +376,12 @@ void quantize(const float* x, uint8_t* out, float* scales, int64_t T, int64_t wi
 
 // Turn heads (T, H, D) in place by the angles of their token, whose cosines and sines are (T, D): the halves of a head are paired.
 void rotate(float* x, const float* cosines, const float* sines, int64_t T, int64_t H, int64_t D, int threads) {
-#pragma omp parallel for num_threads(threads)
-    for (int64_t t = 0; t < T; ++t) {
-        const float *cosine = cosines + t * D, *sine = sines + t * D;
-        const int64_t half = D / 2;
-        for (int64_t h = 0; h < H; ++h) {
-            float *first = x + (t * H + h) * D, *second = first + half;
-#pragma omp simd
-            for (int64_t d = 0; d < half; ++d) {
-                const float a = first[d], b = second[d];
-                first[d] = a * cosine[d] - b * sine[d];
-                second[d] = b * cosine[d + half] + a * sine[d + half];
-            }
-        }
-    }
+    turn<false>(x, cosines, sines, T, H, D, threads);
 }
 
 // The gradient of rotate, in place.
 void rotate_backward(float* grad, const float* cosines, const float* sines, int64_t T, int64_t H, int64_t D, int threads) {
-#pragma omp parallel for num_threads(threads)
-    for (int64_t t = 0; t < T; ++t) {
-        const float *cosine = cosines + t * D, *sine = sines + t * D;
-        const int64_t half = D / 2;
-        for (int64_t h = 0; h < H; ++h) {
-            float *first = grad + (t * H + h) * D, *second = first + half;
-#pragma omp simd
-            for (int64_t d = 0; d < half; ++d) {
-                const float a = first[d], b = second[d];
-                first[d] = a * cosine[d] + b * sine[d + half];
-                second[d] = b * cosine[d + half] - a * sine[d];
-            }
-        }
-    }
+    turn<true>(grad, cosines, sines, T, H, D, threads);
 }
 
 // Every token attends to its own past: query (T, H, D), key (T, K, D), value (T, K, E) -> out (T, H, E), lse (T, H), the logarithm of
