@@ -71,13 +71,13 @@ class RunFolder:
         path = Path(path)
         if recipe.log.tensorboard:
             require_tensorboard()
-        if any((path / part).exists() for part in _PARTS):
+        if not _is_free(path):
             raise RunError(f"{path} already holds a run: go on with it by --resume, or choose another --out")
         try:
-            (path / "rollouts").mkdir(parents=True)
-            (path / "checkpoints").mkdir()
+            (path / "rollouts").mkdir(parents=True, exist_ok=True)
+            (path / "checkpoints").mkdir(exist_ok=True)
             _write_json(path / MANIFEST, make_manifest(recipe, data_hashes or {}, command))
-            _write_json(path / RECIPE, dump_recipe(recipe))
+            _write_json(path / RECIPE, dump_recipe(recipe))  # the last: from here on the folder holds a run
         except OSError as error:
             raise RunError(f"{path}: the run folder cannot be written ({error.strerror or error}): choose another --out") from error
         return cls(path, recipe)
@@ -380,6 +380,14 @@ def _plain(value: Any, key: str, bad: list[str]) -> Any:
         bad.append(key)
         return "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
     raise TypeError(f"metric {key!r} is a {type(value).__name__}: log numbers, strings, lists or dicts")
+
+
+def _is_free(path: Path) -> bool:
+    """Whether a run may begin in `path`: nothing of a run is there, or no more than `RunFolder.create` leaves when it is killed."""
+    parts = {part for part in _PARTS if (path / part).exists()}
+    if MANIFEST in parts and parts != {MANIFEST, "rollouts", "checkpoints"}:
+        return False
+    return parts <= {MANIFEST, "rollouts", "checkpoints"} and not any(any((path / part).iterdir()) for part in parts - {MANIFEST})
 
 
 def _write_json(path: Path, data: Any) -> None:

@@ -17,7 +17,7 @@ import mulligan
 from mulligan import runlog
 from mulligan.config import Recipe, parse_recipe
 from mulligan.errors import ConfigError, RunError
-from mulligan.runlog import RunFolder, make_manifest, recipe_differences
+from mulligan.runlog import MANIFEST, RECIPE, RunFolder, make_manifest, recipe_differences
 
 
 def make_recipe(**sections: Any) -> Recipe:
@@ -85,6 +85,37 @@ def test_leftovers_of_a_run_are_not_overwritten(part: str, tmp_path: Path) -> No
     with pytest.raises(RunError, match="already holds a run"):
         RunFolder.create(tmp_path, make_recipe())
     assert (tmp_path / part).read_text() == "kept"
+
+
+@pytest.mark.parametrize("written", ["rollouts", "checkpoints", MANIFEST, RECIPE])
+def test_a_run_that_was_killed_while_its_folder_was_made_begins_again(written: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(*_: object, **__: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        if written in ("rollouts", "checkpoints"):
+            make = Path.mkdir
+            patch.setattr(Path, "mkdir", lambda path, *a, **k: kill() if path.name == written else make(path, *a, **k))
+        else:
+            write = runlog._write_json
+            patch.setattr(runlog, "_write_json", lambda path, data: kill() if path.name == written else write(path, data))
+        with pytest.raises(Killed):
+            RunFolder.create(tmp_path, make_recipe())
+    assert not RunFolder.holds_run(tmp_path)
+    run = RunFolder.create(tmp_path, make_recipe())
+    assert RunFolder.open(tmp_path).manifest() == run.manifest()
+
+
+@pytest.mark.parametrize("left", ["rollouts/step_000001.parquet", "checkpoints/step_000001", "metrics.jsonl", "model/README.md"])
+def test_what_a_run_has_done_is_not_overwritten_though_its_recipe_is_lost(left: str, run: RunFolder) -> None:
+    (run.path / RECIPE).unlink()
+    (run.path / left).parent.mkdir(exist_ok=True)
+    (run.path / left).write_text("kept")
+    with pytest.raises(RunError, match="already holds a run"):
+        RunFolder.create(run.path, run.recipe)
 
 
 def test_a_folder_that_holds_other_things_may_be_used(tmp_path: Path) -> None:
