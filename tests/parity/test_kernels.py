@@ -16,7 +16,7 @@ from small_models import CONFIGS, as_policy, build, random_ids
 from mulligan.model import CachedLayout, KVCache, PackedLayout, PackedLinears
 from mulligan.model import attention as attention_module
 from mulligan.model.kernels import Kernels, _compiler, compiled
-from mulligan.model.ops import quantize, rms_norm, rms_norm_beside, rotate, swiglu
+from mulligan.model.ops import mix, mixed_group, quantize, rms_norm, rms_norm_beside, rotate, swiglu
 
 
 @pytest.fixture
@@ -41,12 +41,24 @@ def test_norm_and_rotary_embedding(kernels: Kernels):
         torch.testing.assert_close(kernels.rotate(heads.transpose(0, 1).contiguous().transpose(0, 1), cos, sin), expected, atol=1e-6, rtol=1e-6)
 
 
-def test_rounding_to_eight_bits_is_the_same_to_the_bit(kernels: Kernels):
-    x = _random(2, 40, 51) * torch.tensor([1e-20, 1e-3, 1.0, 1e4]).repeat(10)[:, None]
+@pytest.mark.parametrize("width", [51, 8, 64, 96, 576])
+def test_rounding_to_eight_bits_is_the_same_to_the_bit(kernels: Kernels, width: int):
+    x = _random(2, 40, width) * torch.tensor([1e-20, 1e-3, 1.0, 1e4]).repeat(10)[:, None]
     x[0, 3] = 0.0
     x[1, :, ::5] = x[1, :, :1] / 127 * 0.5  # half-way between two steps
-    for found, expected in zip(kernels.quantize(x), quantize(None, x), strict=True):
+    for found, expected in zip(kernels.quantize(x, mixed_group(width)), quantize(None, x), strict=True):
         assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize(("width", "group"), [(51, 1), (96, 32), (64, 64), (576, 64), (1024, 64)])
+def test_what_is_mixed_keeps_its_products(width: int, group: int):
+    x, weight = _random(3, 5, width), _random(7, width, seed=1)
+    assert mixed_group(width) == group
+    torch.testing.assert_close(mix(x) @ mix(weight).T / group, x @ weight.T, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(mix(mix(x)), group * x, atol=1e-4, rtol=1e-4)
+    alone = torch.zeros(width)
+    alone[width // 2] = 1.0
+    assert int((mix(alone).abs() == 1.0).sum()) == group, "one large number becomes many small ones"
 
 
 def _attention_by_hand(query_HD, keys_KLD, values_KLE, scale: float, softcap: float | None) -> torch.Tensor:

@@ -358,19 +358,40 @@ void swiglu_backward(const float* grad, const float* gate, const float* up, floa
     }
 }
 
-// Each row of x (T, width) as bytes around 128, and its scale (T,): the largest number of a row is 127 of its scales away from 0.
-void quantize(const float* x, uint8_t* out, float* scales, int64_t T, int64_t width, int threads) {
-#pragma omp parallel for num_threads(threads)
-    for (int64_t t = 0; t < T; ++t) {
-        const float* row = x + t * width;
-        uint8_t* to = out + t * width;
-        float highest = 1e-12f;
-#pragma omp simd reduction(max : highest)
-        for (int64_t i = 0; i < width; ++i) highest = std::max(highest, std::abs(row[i]));
-        const float scale = highest / 127.0f;
+// The Hadamard transform of groups of numbers that lie width / group apart (ops.py, mix), in place.
+inline void mix(float* row, int64_t width, int64_t group) {
+    for (int64_t span = width / group; span < width; span *= 2) {
+        for (int64_t begin = 0; begin < width; begin += 2 * span) {
+            float* first = row + begin;
+            float* second = first + span;
 #pragma omp simd
-        for (int64_t i = 0; i < width; ++i) to[i] = static_cast<uint8_t>(static_cast<int32_t>(row[i] / scale + 128.5f));
-        scales[t] = scale;
+            for (int64_t i = 0; i < span; ++i) {
+                const float a = first[i], b = second[i];
+                first[i] = a + b;
+                second[i] = a - b;
+            }
+        }
+    }
+}
+
+// Each row of x (T, width), mixed, as bytes around 128, and its scale (T,): the largest number of a row is 127 of its scales away from 0.
+void quantize(const float* x, uint8_t* out, float* scales, int64_t T, int64_t width, int64_t group, int threads) {
+#pragma omp parallel num_threads(threads)
+    {
+        std::vector<float> row(width);
+#pragma omp for
+        for (int64_t t = 0; t < T; ++t) {
+            uint8_t* to = out + t * width;
+            std::copy_n(x + t * width, width, row.data());
+            mix(row.data(), width, group);
+            float highest = 1e-12f;
+#pragma omp simd reduction(max : highest)
+            for (int64_t i = 0; i < width; ++i) highest = std::max(highest, std::abs(row[i]));
+            const float scale = highest / 127.0f;
+#pragma omp simd
+            for (int64_t i = 0; i < width; ++i) to[i] = static_cast<uint8_t>(static_cast<int32_t>(row[i] / scale + 128.5f));
+            scales[t] = scale;
+        }
     }
 }
 

@@ -42,7 +42,7 @@ _SIGNATURES: dict[str, list[type]] = {
     "rms_norm_backward": [_POINTER] * 6 + [_COUNT] * 2 + [_FLOAT, _THREADS],
     "swiglu": [_POINTER] * 3 + [_COUNT, _THREADS],
     "swiglu_backward": [_POINTER] * 5 + [_COUNT, _THREADS],
-    "quantize": [_POINTER] * 3 + [_COUNT] * 2 + [_THREADS],
+    "quantize": [_POINTER] * 3 + [_COUNT] * 3 + [_THREADS],
     "rotate": [_POINTER] * 3 + [_COUNT] * 3 + [_THREADS],
     "rotate_backward": [_POINTER] * 3 + [_COUNT] * 3 + [_THREADS],
     "attend_packed": [_POINTER] * 8 + [_COUNT] * 5 + [_FLOAT, _THREADS],
@@ -110,12 +110,12 @@ class Kernels:
         self._library.swiglu_backward(*pointers, gate.numel(), torch.get_num_threads())
         return to_gate, to_up
 
-    def quantize(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x (..., N) in 8 bits: bytes (..., N) around 128, and a scale for each row of N, (..., 1)."""
+    def quantize(self, x: Tensor, group: int) -> tuple[Tensor, Tensor]:
+        """x (..., N), mixed in groups (`ops.mix`), in 8 bits: bytes (..., N) around 128, and a scale for each row of N, (..., 1)."""
         assert x.dtype == torch.float32
         x, width = x.contiguous(), x.shape[-1]
         out, scale = torch.empty_like(x, dtype=torch.uint8), x.new_empty(*x.shape[:-1], 1)
-        self._library.quantize(x.data_ptr(), out.data_ptr(), scale.data_ptr(), x.numel() // width, width, torch.get_num_threads())
+        self._library.quantize(x.data_ptr(), out.data_ptr(), scale.data_ptr(), x.numel() // width, width, group, torch.get_num_threads())
         return out, scale
 
     def rotate(self, x_THD: Tensor, cos_TD: Tensor, sin_TD: Tensor) -> Tensor:

@@ -29,12 +29,33 @@ def rms_norm_beside(kernels: Kernels | None, x: Tensor, weight_N: Tensor, eps: f
 
 
 def quantize(kernels: Kernels | None, x: Tensor) -> tuple[Tensor, Tensor]:
-    """x (..., N) in 8 bits: bytes (..., N) around 128, and a scale for each row of N, (..., 1). The same with and without kernels."""
+    """x (..., N), mixed, in 8 bits: bytes (..., N) around 128, and a scale for each row of N, (..., 1). The same with and without kernels."""
     if kernels is not None:
-        return kernels.quantize(x)
+        return kernels.quantize(x, mixed_group(x.shape[-1]))
+    x = mix(x)
     scale = x.abs().amax(-1, keepdim=True).clamp_(min=1e-12).div_(127.0)
     # + 0.5, then cut: rounds to the nearest in the same pass that converts.
     return torch.div(x, scale).add_(128.5).to(torch.uint8), scale
+
+
+def mix(x: Tensor) -> Tensor:
+    """The Hadamard transform, times the root of `mixed_group`(N), of groups of the numbers of x (..., N) that lie N / group apart.
+
+    A product stays what it is when both sides are mixed, over the size of a group. What is rounded to 8 bits does not: one large number
+    among the inputs of a layer, which decides how coarsely all the others are rounded, is spread over its group (Ashkboos et al. 2024,
+    QuaRot, arXiv 2404.00456).
+    """
+    group = mixed_group(x.shape[-1])
+    parts = x.unflatten(-1, (group, -1))
+    for step in (1 << i for i in range(group.bit_length() - 1)):  # sums of two each, as in kernels.cpp: the same to the bit
+        first, second = parts.unflatten(-2, (-1, 2, step)).unbind(-3)
+        parts = torch.stack((first + second, first - second), -3).flatten(-4, -2)
+    return parts.flatten(-2)
+
+
+def mixed_group(width: int) -> int:
+    """The largest power of two that divides `width`, at most 64: what is spread over more gets little flatter."""
+    return min(width & -width, 64)
 
 
 def rotate(kernels: Kernels | None, x_THD: Tensor, cos_TD: Tensor, sin_TD: Tensor) -> Tensor:

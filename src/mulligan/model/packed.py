@@ -22,7 +22,7 @@ from mulligan.errors import ModelError
 from mulligan.model.checkpointing import recomputed_like
 from mulligan.model.fused import FusedLayers, Product
 from mulligan.model.kernels import Kernels, compiled
-from mulligan.model.ops import quantize
+from mulligan.model.ops import mix, mixed_group, quantize
 from mulligan.model.policy import Policy
 
 Precision = Literal["exact", "int8"]
@@ -37,8 +37,9 @@ class PackedLinears:
     """Packed copies of a policy's linear layers, renewed when its weights have changed.
 
     `exact` is float32 on the processor through oneDNN's packed layout (the same sums in another order; elsewhere, and in other
-    precisions, the layers stay as they are). `int8` rounds the weights per output and the inputs per token to 8 bits: the
-    products are whole numbers, so that a token's result does not depend on what else is in the batch.
+    precisions, the layers stay as they are). `int8` rounds the weights per output and the inputs per token to 8 bits, after a
+    Hadamard transform of both (`ops.mix`): the products are whole numbers, so that a token's result does not depend on what else
+    is in the batch.
 
     Raises:
         ModelError: 8 bits on a device or in a precision that has no such products.
@@ -166,7 +167,7 @@ class _QuantizedInput:
         self._found: tuple[Tensor, Tensor] | None = None
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x (..., K) -> unsigned bytes (..., K) around 128, and the scale of each token (..., 1)."""
+        """x (..., K), mixed -> unsigned bytes (..., K) around 128, and the scale of each token (..., 1)."""
         if x is not self._of or self._found is None:
             self._of, self._found = x, quantize(self._kernels, x)
         return self._found
@@ -174,7 +175,8 @@ class _QuantizedInput:
 
 class _Int8Linear:
     def __init__(self, linear: nn.Linear, inputs: _QuantizedInput):
-        weight_NK = linear.weight.detach()
+        # Mixed like its inputs: the product is the same, and less is lost in rounding (ops.mix).
+        weight_NK = mix(linear.weight.detach()).div_(mixed_group(linear.in_features))
         self.scale_N = weight_NK.abs().amax(1).clamp_(min=1e-12).div_(127.0)
         self.zeros_N = torch.zeros(len(weight_NK), dtype=torch.int32)
         self.packed = torch.ops.onednn.qlinear_prepack((weight_NK / self.scale_N[:, None]).round_().to(torch.int8), None)
