@@ -120,7 +120,7 @@ class JobDisplay(Display):
     def __init__(self, name: str, recipe: Recipe, report: Report, *, evaluation_only: bool = False):
         super().__init__(quiet=True)
         self.name, self.recipe, self.report = name, recipe, report
-        self.training = 0.0 if evaluation_only else 1.0 - (SHARE_OF_EVALUATION if recipe.problems.eval else 0.0)
+        self.training = 1.0 - (SHARE_OF_EVALUATION if recipe.problems.eval else 0.0)
         self.evaluated: int | None = 0 if evaluation_only else None
 
     def announce(self, plan: Any, folder: Path) -> None:

@@ -4,8 +4,8 @@ Two small tasks, both from scratch. `readings` (trying again): a warm-up, then t
 attempts and with one, the same hyper-parameters and the same number of sampled tokens. `guess` (learning from feedback): a
 warm-up, then an arm that is told "higher" or "lower" and a control that is told only "wrong".
 
-    core 1   readings warm-up ......... readings, multi-attempt ....... warm-up's evaluation
-    core 2   guess, both arms ......... readings, single-turn .........
+    core 1   readings warm-up ...... readings, multi-attempt ...... readings, single-turn ..
+    core 2   guess, full feedback ...... guess, verdict only ......... evaluations ........
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +56,10 @@ def run_quickstart(out: Path, *, recipes: Path | None = None, seed: int = 0, ove
         return Job(name, folder / recipe, (*common, *settings), runs / slug(name))
 
     warm = job("readings warm-up", "quickstart.toml", "train.steps=0")
-    warming_up = job(warm.name, "quickstart.toml", "train.steps=0", "problems.eval=[]")  # evaluated apart, when a core is free
     from_warm = (f"model.path={warm.model}", "warmup.steps=0")
     multi = job("readings, multi-attempt", "quickstart.toml", *from_warm)
     single = job("readings, single-turn", "quickstart.toml", *from_warm, "attempts=fixed(1)")
-    guess_warm = job("guess warm-up", "quickstart-guess.toml", "train.steps=0", "problems.eval=[]")
+    guess_warm = job("guess warm-up", "quickstart-guess.toml", "train.steps=0")
     from_guess = (f"model.path={guess_warm.model}", "warmup.steps=0")
     hints = job("guess, full feedback", "quickstart-guess.toml", *from_guess)
     verdict = job("guess, verdict only", "quickstart-guess.toml", *from_guess, "protocol.feedback=wrong {n}")
@@ -66,15 +67,19 @@ def run_quickstart(out: Path, *, recipes: Path | None = None, seed: int = 0, ove
     jobs = [warm, multi, single, guess_warm, hints, verdict]
     for one in jobs:  # a faulty setting shows before anything runs
         one.load()
-    console = Console(stderr=True)
-    evaluation = "warm-up, evaluation"
-    with worker_pool(console, [*(j.name for j in jobs), evaluation]) as submit:
-        warming = submit(train_jobs, [warming_up])
-        guessing = submit(train_jobs, [guess_warm, hints, verdict])
-        warming.result()
-        arms = [submit(train_jobs, [multi]), submit(train_jobs, [single])]
-        evaluating = submit(evaluate_job, warm, evaluation)
-        figures = guessing.result() | arms[0].result() | arms[1].result() | {warm.name: evaluating.result()}
+    with worker_pool(Console(stderr=True), [j.name for j in jobs]) as submit:
+        # Whoever is free takes what was submitted first. Evaluations are short: coming last, they let both cores end together.
+        def train(*several: Job) -> Future[Any]:
+            return submit(train_jobs, [replace(one, overrides=(*one.overrides, "problems.eval=[]")) for one in several])
+
+        trained = {warm: train(warm), hints: train(guess_warm, hints)}
+        trained[warm].result()
+        trained |= {one: train(one) for one in (multi, verdict, single)}
+        evaluated: dict[str, Future[dict[str, Any]]] = {}
+        for one in (hints, multi, warm, verdict, single):
+            trained[one].result()
+            evaluated[one.name] = submit(evaluate_job, one, one.name)
+        figures = {name: future.result() for name, future in evaluated.items()}
     summary = {
         READINGS: {"multi_attempt": figures[multi.name], "single_turn": figures[single.name], "warm_up": figures[warm.name]},
         GUESS: {"feedback": figures[hints.name], "verdict_only": figures[verdict.name]},
