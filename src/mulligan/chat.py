@@ -30,11 +30,18 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _PAD = " \n "  # put around a placeholder to see whether the template trims contents
-_CACHED_FEEDBACKS = 4096
+_CACHED = 4096  # feedbacks, and prompts
 # Unicode's White_Space, which is what tokenizers strip around added tokens; Python's strip() takes \x1c to \x1f as well.
 _WHITE_SPACE = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
 _PROMPT_FIX = 'if it takes no system turn, set protocol.system = "" and say it all in protocol.question'
 _OTHER_TEMPLATE = "set model.tokenizer to one whose template takes user and assistant turns in alternation"
+
+
+def _keep(cache: dict[Any, list[int]], key: Any, ids: list[int]) -> list[int]:
+    if len(cache) >= _CACHED:
+        cache.clear()
+    cache[key] = ids
+    return ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +96,7 @@ class Chat:
         self._prefixed = self._adds_prefix()
         self._bridges: dict[str, _Bridge | ModelError] = {"user": self._read_bridge("user")}
         self._bridge_cache: dict[tuple[str, str], list[int]] = {}
+        self._prompt_cache: dict[tuple[tuple[str, str], ...], list[int]] = {}
         self._read_turn_end(extra_end_ids)
         self._pieces = _Pieces(self)
 
@@ -100,6 +108,13 @@ class Chat:
         Raises:
             ModelError: the template refuses these turns (say, a system turn).
         """
+        key = tuple((message["role"], message["content"]) for message in messages)
+        ids = self._prompt_cache.get(key)
+        if ids is None:  # the rollouts of a group, and a set's few questions, come again and again
+            ids = _keep(self._prompt_cache, key, self._prompt(messages))
+        return list(ids)
+
+    def _prompt(self, messages: Sequence[Message]) -> list[int]:
         if not any(self._control.search(message["content"]) for message in messages):
             return self._apply(messages, _PROMPT_FIX, tokenize=True, add_generation_prompt=True)
         text, slots = self._probe([message["role"] for message in messages], _PROMPT_FIX, padded=range(len(messages)))
@@ -123,9 +138,7 @@ class Chat:
             bridge = self._bridge(role)
             parts = [(bridge.before, True), (bridge.slot.trimmed(feedback), False), (bridge.after, True)]
             ids = self._encode_parts(parts, anchored=True)
-            if len(self._bridge_cache) >= _CACHED_FEEDBACKS:
-                self._bridge_cache.clear()
-            self._bridge_cache[feedback, role] = ids
+            _keep(self._bridge_cache, (feedback, role), ids)
         return ids[self._close_length :] if turn_closed else list(ids)
 
     def check_role(self, role: str) -> None:

@@ -13,6 +13,7 @@ A name in braces that is no known field is an error, not text.
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -155,11 +156,11 @@ class Protocol:
     # ---------------------------------------------------------------------------------------------------------- feedback
 
     @property
-    def feedback_fields(self) -> set[str]:
+    def feedback_fields(self) -> frozenset[str]:
         """The fields that a feedback template names and that only a verdict can bring; empty for modes and entry points."""
         if self._feedback is None or self._feedback != self._fill_feedback:
-            return set()
-        return _names(self.config.feedback) - set(_OWN_FIELDS)
+            return frozenset()
+        return _names(self.config.feedback).difference(_OWN_FIELDS)
 
     def check_feedback_fields(self, fields: Mapping[str, str]) -> None:
         """Raises ConfigError if the feedback template names a field that neither a verdict with `fields` nor the protocol has."""
@@ -219,15 +220,16 @@ def fill(template: str, fields: Mapping[str, str], where: str) -> str:
     return _PIECE.sub(piece, template)
 
 
-def _names(template: str) -> set[str]:
-    return {match[1] for match in _PIECE.finditer(template) if match[1] is not None}
+@functools.lru_cache(maxsize=256)
+def _names(template: str) -> frozenset[str]:
+    return frozenset(match[1] for match in _PIECE.finditer(template) if match[1] is not None)
 
 
 def _unknown_fields(template: str, fields: Mapping[str, str] | Sequence[str], where: str) -> list[str]:
     known = ", ".join(f"{{{name}}}" for name in sorted(fields))
     return [
         f"{where}: unknown field {{{name}}}; known fields: {known} (for plain braces write {{{{{name}}}}})"
-        for name in sorted(_names(template) - set(fields))
+        for name in sorted(_names(template).difference(fields))
     ]
 
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
-from concurrent.futures import Future
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from mulligan.report.tables import comparison_table, intervals
 from mulligan.tasks.builtin import guess, readings
 
 READINGS, GUESS = "readings", "guess"
+WORKERS = 2
 ATTEMPTS = range(1, 6)
 
 
@@ -67,19 +68,15 @@ def run_quickstart(out: Path, *, recipes: Path | None = None, seed: int = 0, ove
     jobs = [warm, multi, single, guess_warm, hints, verdict]
     for one in jobs:  # a faulty setting shows before anything runs
         one.load()
-    with worker_pool(Console(stderr=True), [j.name for j in jobs]) as submit:
-        # Whoever is free takes what was submitted first. Evaluations are short: coming last, they let both cores end together.
-        def train(*several: Job) -> Future[Any]:
-            return submit(train_jobs, [replace(one, overrides=(*one.overrides, "problems.eval=[]")) for one in several])
-
-        trained = {warm: train(warm), hints: train(guess_warm, hints)}
-        trained[warm].result()
-        trained |= {one: train(one) for one in (multi, verdict, single)}
-        evaluated: dict[str, Future[dict[str, Any]]] = {}
-        for one in (hints, multi, warm, verdict, single):
-            trained[one].result()
-            evaluated[one.name] = submit(evaluate_job, one, one.name)
-        figures = {name: future.result() for name, future in evaluated.items()}
+    from_the_start, rest = (warm, guess_warm), {hints: guess_warm, verdict: guess_warm, multi: warm, single: warm}
+    # Evaluations are short: coming last, they let both cores end together.
+    tasks = [
+        *(_training(one) for one in from_the_start),
+        *(_training(one, after=start) for one, start in rest.items()),
+        *(Task(one.name, evaluate_job, (one, one.name), after=_training(one).name) for one in (hints, verdict, multi, warm, single)),
+    ]
+    with worker_pool(Console(stderr=True), [j.name for j in jobs], WORKERS) as submit:
+        figures = _run(tasks, submit)
     summary = {
         READINGS: {"multi_attempt": figures[multi.name], "single_turn": figures[single.name], "warm_up": figures[warm.name]},
         GUESS: {"feedback": figures[hints.name], "verdict_only": figures[verdict.name]},
@@ -89,6 +86,35 @@ def run_quickstart(out: Path, *, recipes: Path | None = None, seed: int = 0, ove
     }
     write_results(out, summary, Console())
     return summary
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a worker process is to do, and the name of the task that has to be done before."""
+
+    name: str
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    after: str | None = None
+
+
+def _training(job: Job, after: Job | None = None) -> Task:
+    without_evaluation = replace(job, overrides=(*job.overrides, "problems.eval=[]"))
+    return Task(f"training of {job.name}", train_jobs, ([without_evaluation],), None if after is None else f"training of {after.name}")
+
+
+def _run(tasks: Sequence[Task], submit: Callable[..., Future[Any]]) -> dict[str, Any]:
+    """Do them all, the first of those that can begin whenever a worker is free; returns their results by name. Raises what a task raises, at once."""
+    waiting, results = list(tasks), {}
+    doing: dict[Future[Any], Task] = {}
+    while waiting or doing:
+        ready = [task for task in waiting if task.after is None or task.after in results]
+        for task in ready[: WORKERS - len(doing)]:
+            waiting.remove(task)
+            doing[submit(task.function, *task.arguments)] = task
+        for future in wait(doing, return_when=FIRST_COMPLETED).done:
+            results[doing.pop(future).name] = future.result()
+    return results
 
 
 def _show_again(out: Path, seed: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ by its recipe, and a resumed run continues to the bit.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -152,5 +153,6 @@ def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
         "tokens_per_attempt": sum(a.num_tokens for a in attempts) / tried,
         "dialogues_broken": float(sum(r.error is not None for g in groups for r in g.rollouts)),
     }
-    metrics |= {f"share_{o.value}": sum(a.outcome is o for a in attempts) / tried for o in Outcome}
+    outcomes = Counter(a.outcome for a in attempts)
+    metrics |= {f"share_{o.value}": outcomes[o] / tried for o in Outcome}
     return metrics

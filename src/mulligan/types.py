@@ -91,10 +91,13 @@ class Verdict:
 
 def outcome_of(verdict: Verdict, stop: StopReason) -> Outcome:
     """Join verdict and stop reason: a cut without an answer is TRUNCATED; an answer that stands is judged, cut or not."""
-    cut = stop in (StopReason.ATTEMPT_LENGTH, StopReason.DIALOGUE_LENGTH)
-    if verdict.kind is VerdictKind.NO_ANSWER and cut:
+    if verdict.kind is VerdictKind.NO_ANSWER and stop in (StopReason.ATTEMPT_LENGTH, StopReason.DIALOGUE_LENGTH):
         return Outcome.TRUNCATED
-    return Outcome(verdict.kind.value)
+    return _OUTCOMES[verdict.kind]
+
+
+_OUTCOMES = {kind: Outcome(kind.value) for kind in VerdictKind}
+"""Looked up: a dialogue asks for its attempts' outcomes a dozen times each."""
 
 
 @dataclass(frozen=True, slots=True)
