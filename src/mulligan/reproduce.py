@@ -7,7 +7,9 @@ each seed is one run of `mulligan train`, then evaluated like its rivals; what i
 from __future__ import annotations
 
 import json
+import lzma
 import sys
+import tarfile
 import time
 import tomllib
 from collections.abc import Callable, Sequence
@@ -21,9 +23,15 @@ from rich.console import Console
 
 from mulligan.config import Section
 from mulligan.errors import ConfigError
+from mulligan.evaluation.results import EVAL_JSON
+from mulligan.evaluation.values import VALUES
 from mulligan.jobs import Job, Report, evaluate_job, find_recipes, is_trained, train_jobs, worker_pool
+from mulligan.runlog import MANIFEST, RECIPE, RunFolder
 
 WARM_UP = "warm-up"
+ARCHIVE = "evaluations.tar.xz"
+PUBLISHED = (EVAL_JSON, VALUES, RECIPE, MANIFEST)
+"""What is kept of a run beside its experiment's page: every figure of the page can be computed from it."""
 
 
 class ExperimentArm(Section):
@@ -87,7 +95,12 @@ class ArmRun:
 
     @property
     def finished(self) -> bool:
-        return (self.evaluation.folder / "eval.json").exists()
+        return (self.evaluation.folder / EVAL_JSON).exists()
+
+    def check(self) -> None:
+        """Raises ConfigError if what is finished was trained with other settings: it would pass for a seed of this experiment."""
+        if self.finished and self.training is not None and RunFolder.holds_run(self.training.folder):
+            RunFolder.open(self.training.folder).require_same(self.training.load(), but=("model.path",))  # where another model lies may differ
 
 
 def reproduce(
@@ -99,6 +112,7 @@ def reproduce(
     workers: int = 2,
     minutes: float | None = None,
     overrides: tuple[str, ...] = (),
+    published: Path | None = None,
 ) -> bool:
     """Run an experiment in `out` and write its results, of whatever is finished; returns whether all is.
 
@@ -108,9 +122,10 @@ def reproduce(
         arms: these alone, with what they start from.
         minutes: stop the work after so long; another call goes on.
         overrides: further settings of every run.
+        published: `evaluations.tar.xz` of another `out`: what it holds is taken from there.
 
     Raises:
-        ConfigError: an unknown experiment, arm or setting; or `out` holds a run with other settings.
+        ConfigError: an unknown experiment, arm or setting; `out` holds a run with other settings; `published` cannot be read.
     """
     experiment, recipe = load_experiment(name)
     if unknown := set(arms or ()) - set(experiment.arms):
@@ -119,7 +134,12 @@ def reproduce(
     experiment = experiment.model_copy(update=settings)
     every = arm_runs(experiment, recipe, out, experiment.seeds[:seeds])
     wanted = experiment.with_starts(list(experiment.arms) if arms is None else arms)
-    complete = run_experiment([run for run in every if run.arm in wanted], workers=workers, minutes=minutes)
+    asked_for = [run for run in every if run.arm in wanted]
+    if published is not None:
+        unpack_evaluations(published, asked_for, out)
+    for run in every:
+        run.check()
+    complete = run_experiment(asked_for, workers=workers, minutes=minutes)
     done = [run for run in every if run.finished]
     if done:
         write_results(experiment, Path(name).stem, done, out)
@@ -241,11 +261,13 @@ def write_results(experiment: Experiment, name: str, runs: Sequence[ArmRun], out
     drawn = [arm for arm in arms if arm.label in experiment.drawn]
     report = write_report(arms, out / "report.html", out / name, baseline=rivals[0] if rivals else None, title=experiment.title, drawn=drawn or None)
     headline, table = report.headline, experiment_table(report.evidence, order[0], rivals)
-    facts = {"command": f"`mulligan reproduce {name}`"} | _facts(by_arm)
+    data = f"[{ARCHIVE}]({name}/{ARCHIVE}): `mulligan reproduce {name} --from {ARCHIVE}` makes this page of it, and runs what it lacks"
+    facts = {"command": f"`mulligan reproduce {name}`"} | _facts(by_arm) | {"evaluations": data}
     others = [arm.label for arm in arms if drawn and arm not in drawn]
     caption = experiment.caption + (f"\n\nThe figures show {', '.join(arm.label for arm in drawn)}; the tables show {', '.join(others)} as well." if others else "")
     text = experiment_markdown(experiment.title, caption, facts, headline, table, report.evaluation, name)
     (out / f"{name}.md").write_text(text, encoding="utf-8")
+    pack_evaluations(out / name / ARCHIVE, runs, out)
     seeds = {arm: [run.seed for run in found] for arm, found in by_arm.items()}
     rows = [dict(zip(table.headers, row, strict=True)) for row in table.rows]
     (out / "results.json").write_text(json.dumps({"title": experiment.title, "seeds": seeds, "facts": facts, "headline": headline.to_json(), "arms": rows}, indent=1), encoding="utf-8")
@@ -254,6 +276,45 @@ def write_results(experiment: Experiment, name: str, runs: Sequence[ArmRun], out
     for sentence in (headline.verdict + ".", *headline.sentences, *headline.caveats):
         console.print(sentence, highlight=False)
     console.print(f"\n{out / f'{name}.md'}  {out / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def pack_evaluations(archive: Path, runs: Sequence[ArmRun], out: Path) -> None:
+    """The evaluations of these runs, values per problem, with the recipes and manifests: some 30 kB a run. The same runs, the same bytes."""
+    with tarfile.open(archive, "w:xz") as tar:
+        for run in runs:
+            for file in (run.evaluation.folder / name for name in PUBLISHED):
+                if file.exists():
+                    entry = tarfile.TarInfo(file.relative_to(out).as_posix())
+                    entry.size = file.stat().st_size
+                    with file.open("rb") as content:
+                        tar.addfile(entry, content)
+
+
+def unpack_evaluations(archive: Path, runs: Sequence[ArmRun], out: Path) -> None:
+    """Take seeds from an archive: those of which it has every one of `runs`, and `out` has nothing. (An arm that it lacks would need the
+    warm-up's model, which no archive holds.)
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    by_folder: dict[Path, list[ArmRun]] = {}
+    for run in runs:
+        by_folder.setdefault(run.evaluation.folder.parent, []).append(run)
+    try:
+        with tarfile.open(archive) as tar:
+            known = set(tar.getnames())
+            for folder, of_seed in by_folder.items():
+                # No other names of the archive are looked at.
+                places = {run: [(run.evaluation.folder / name).relative_to(out).as_posix() for name in PUBLISHED] for run in of_seed}
+                if folder.exists() or not all(names[0] in known for names in places.values()):
+                    continue
+                for run, names in places.items():
+                    run.evaluation.folder.mkdir(parents=True)
+                    for name in reversed(names):  # eval.json last: it makes the run a finished one
+                        if name in known and (content := tar.extractfile(name)) is not None:
+                            (out / name).write_bytes(content.read())
+    except (OSError, EOFError, tarfile.TarError, lzma.LZMAError) as error:
+        raise ConfigError(f"--from {archive}: cannot be read as an archive of evaluations ({error}): name the {ARCHIVE} of an experiment's results") from error
 
 
 def _facts(by_arm: dict[str, list[ArmRun]]) -> dict[str, str]:

@@ -111,8 +111,8 @@ class RunFolder:
     def holds_run(path: str | Path) -> bool:
         return (Path(path) / RECIPE).is_file()
 
-    def require_same(self, recipe: Recipe) -> None:
-        """Check that `recipe` may go on with this run.
+    def require_same(self, recipe: Recipe, *, but: tuple[str, ...] = ()) -> None:
+        """Check that `recipe` may go on with this run; keys that begin like one of `but` may differ.
 
         Raises:
             ConfigError: it would train differently; one line per key that differs.
@@ -120,7 +120,7 @@ class RunFolder:
         faults = [
             f"{key}: {ours!r} in {self.path}, {theirs!r} now: a run goes on with the recipe that it began with; drop the change or choose another --out"
             for key, ours, theirs in recipe_differences(self.recipe, recipe)
-            if not key.startswith(RESUMABLE)
+            if not key.startswith(RESUMABLE + but)
         ]
         if faults:
             raise ConfigError(faults)

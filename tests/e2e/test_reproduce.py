@@ -127,6 +127,49 @@ def test_it_runs_stops_goes_on_and_writes_its_results(small: Path, capsys: pytes
     assert {p: p.stat().st_mtime_ns for p in written} == written, "nothing is done twice"
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an experiment of which the first seed is done, in `out`."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "recipe.toml").write_text(RECIPE)
+    (folder / "small.toml").write_text(EXPERIMENT)
+    assert reproduce(str(folder / "small.toml"), folder / "out", seeds=1)
+    return folder
+
+
+def test_the_page_is_made_again_from_the_published_evaluations(finished: Path, tmp_path: Path) -> None:
+    """The same page from the archive alone; and what it lacks is run."""
+    archive = finished / "out" / "small" / "evaluations.tar.xz"
+    again = tmp_path / "again"
+    assert reproduce(str(finished / "small.toml"), again, seeds=1, published=archive)
+    assert (again / "small.md").read_text() == (finished / "out" / "small.md").read_text()
+    assert (again / "small" / "evaluations.tar.xz").read_bytes() == archive.read_bytes()
+    assert not list(again.glob("seed-*/*/model")), "nothing was trained"
+    assert not reproduce(str(finished / "small.toml"), again, published=archive, minutes=0.0)
+    assert not list(again.glob("seed-4/*/eval.json")), "a seed that the archive does not have"
+
+
+def test_a_seed_of_which_the_archive_lacks_an_arm_is_not_taken_from_it(finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    (tmp_path / "small.toml").write_text(EXPERIMENT.replace("[arms.blind]", "[arms.another]\n[arms.blind]"))
+    archive = finished / "out" / "small" / "evaluations.tar.xz"
+    assert not reproduce(str(tmp_path / "small.toml"), tmp_path / "out", seeds=1, published=archive, minutes=0.0)
+    assert not list((tmp_path / "out").glob("seed-*/*/eval.json"))
+
+
+def test_what_was_trained_with_other_settings_does_not_pass_for_a_seed(finished: Path) -> None:
+    with pytest.raises(ConfigError, match=r"optimizer.lr: .* in .*seed-3/.*, 0.5 now"):
+        reproduce(str(finished / "small.toml"), finished / "out", seeds=1, overrides=("optimizer.lr=0.5",))
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no archive"])
+def test_an_archive_that_cannot_be_read_is_named(content: bytes | None, small: Path, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "x.tar.xz").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"--from .*x.tar.xz: cannot be read as an archive of evaluations"):
+        reproduce(str(small), tmp_path / "out", published=tmp_path / "x.tar.xz")
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

@@ -123,10 +123,12 @@ def reproduce(
     arms: Annotated[str | None, typer.Option(help="these arms alone, with commas between; by default all")] = None,
     workers: Annotated[int, typer.Option(min=1, help="runs at once, one thread each")] = 2,
     minutes: Annotated[float | None, typer.Option(min=0.0, help="stop after so long; the same command goes on from there")] = None,
+    published: Annotated[Path | None, typer.Option("--from", help="evaluations.tar.xz of published results: what it holds is not done again")] = None,
     overrides: Overrides = None,
 ) -> None:
     """Run an experiment of docs/results anew, every arm with every seed, and write its tables and figures."""
     from mulligan.reproduce import reproduce as run
 
     quiet()
-    run(table, out or Path("runs/reproduce") / Path(table).stem, seeds=seeds, arms=arms.split(",") if arms else None, workers=workers, minutes=minutes, overrides=tuple(overrides or ()))
+    folder = out or Path("runs/reproduce") / Path(table).stem
+    run(table, folder, seeds=seeds, arms=arms.split(",") if arms else None, workers=workers, minutes=minutes, overrides=tuple(overrides or ()), published=published)
