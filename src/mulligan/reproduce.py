@@ -22,7 +22,7 @@ from pydantic import Field, ValidationError, model_validator
 from rich.console import Console
 
 from mulligan.config import Section
-from mulligan.errors import ConfigError
+from mulligan.errors import ConfigError, RunError
 from mulligan.evaluation.results import EVAL_JSON
 from mulligan.evaluation.values import VALUES
 from mulligan.jobs import Job, Report, evaluate_job, find_recipes, is_trained, train_jobs, worker_pool
@@ -224,6 +224,8 @@ def _work(waiting: list[ArmRun], submit: Callable[..., Future[Any]], workers: in
         for run in ready[: workers - len(doing)]:
             waiting.remove(run)
             doing.add(submit(do_arm, run))
+        if not doing and waiting:
+            raise RunError(f"{waiting[0].name} starts from the model in {waiting[0].after}, which is not there (published evaluations have none): choose another --out")
         # Not until one ends alone: the arms need a warm-up's model, not its evaluation.
         done, doing = wait(doing, timeout=5.0, return_when=FIRST_COMPLETED)
         for future in done:

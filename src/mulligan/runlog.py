@@ -387,7 +387,7 @@ def _is_free(path: Path) -> bool:
     parts = {part for part in _PARTS if (path / part).exists()}
     if MANIFEST in parts and parts != {MANIFEST, "rollouts", "checkpoints"}:
         return False
-    return parts <= {MANIFEST, "rollouts", "checkpoints"} and not any(any((path / part).iterdir()) for part in parts - {MANIFEST})
+    return parts <= {MANIFEST, "rollouts", "checkpoints"} and all((path / part).is_dir() and not any((path / part).iterdir()) for part in parts - {MANIFEST})
 
 
 def _write_json(path: Path, data: Any) -> None:

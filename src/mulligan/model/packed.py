@@ -176,7 +176,7 @@ class _QuantizedInput:
 class _Int8Linear:
     def __init__(self, linear: nn.Linear, inputs: _QuantizedInput):
         # Mixed like its inputs: the product is the same, and less is lost in rounding (ops.mix).
-        weight_NK = mix(linear.weight.detach()).div_(mixed_group(linear.in_features))
+        weight_NK = mix(linear.weight.detach()) / mixed_group(linear.in_features)
         self.scale_N = weight_NK.abs().amax(1).clamp_(min=1e-12).div_(127.0)
         self.zeros_N = torch.zeros(len(weight_NK), dtype=torch.int32)
         self.packed = torch.ops.onednn.qlinear_prepack((weight_NK / self.scale_N[:, None]).round_().to(torch.int8), None)
@@ -218,8 +218,10 @@ def _int8_is_exact() -> bool:
     try:
         linear = nn.Linear(64, 32, bias=False)
         with torch.no_grad():
-            linear.weight.fill_(1.0)
-            x = torch.ones(3, 64)
+            # Mixed, both become 64 equal numbers: every product is as large as one can be.
+            linear.weight.zero_()[:, 0] = 64.0
+            x = torch.zeros(3, 64)
+            x[:, 0] = 1.0
             return torch.allclose(_Int8Linear(linear, _QuantizedInput())(x), F.linear(x, linear.weight))
     except (AttributeError, RuntimeError, NotImplementedError):
         return False
