@@ -74,12 +74,20 @@ def train_jobs(jobs: list[Job], report: Report) -> dict[str, Any]:
         recipe = job.load()
         if not _finished(job.folder, recipe):
             train(recipe, job.folder, resume=RunFolder.holds_run(job.folder), display=JobDisplay(job.name, recipe, report))
-        elif RunFolder.holds_run(job.folder):  # done before: with these settings? (Where the model lies that it began from may differ.)
-            RunFolder.open(job.folder).require_same(recipe, but=("model.path",))
+        else:
+            require_same_training(job)
         if recipe.problems.eval:
             figures[job.name] = read_figures(job.folder)
         report(job.name, 1.0, "done" if recipe.problems.eval else "trained")
     return figures
+
+
+def require_same_training(job: Job) -> None:
+    """Raises ConfigError if the run in the job's folder was trained with other settings; where the model lies that it began from may differ."""
+    from mulligan.runlog import RunFolder
+
+    if RunFolder.holds_run(job.folder):
+        RunFolder.open(job.folder).require_same(job.load(), but=("model.path",))
 
 
 def _finished(run: Path, recipe: Recipe) -> bool:

@@ -25,8 +25,8 @@ from mulligan.config import Section
 from mulligan.errors import ConfigError, RunError
 from mulligan.evaluation.results import EVAL_JSON
 from mulligan.evaluation.values import VALUES
-from mulligan.jobs import Job, Report, evaluate_job, find_recipes, is_trained, train_jobs, worker_pool
-from mulligan.runlog import MANIFEST, RECIPE, RunFolder
+from mulligan.jobs import Job, Report, evaluate_job, find_recipes, is_trained, require_same_training, train_jobs, worker_pool
+from mulligan.runlog import MANIFEST, RECIPE
 
 WARM_UP = "warm-up"
 ARCHIVE = "evaluations.tar.xz"
@@ -99,8 +99,8 @@ class ArmRun:
 
     def check(self) -> None:
         """Raises ConfigError if what is finished was trained with other settings: it would pass for a seed of this experiment."""
-        if self.finished and self.training is not None and RunFolder.holds_run(self.training.folder):
-            RunFolder.open(self.training.folder).require_same(self.training.load(), but=("model.path",))  # where another model lies may differ
+        if self.finished and self.training is not None:
+            require_same_training(self.training)
 
 
 def reproduce(

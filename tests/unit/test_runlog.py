@@ -105,8 +105,9 @@ def test_a_run_that_was_killed_while_its_folder_was_made_begins_again(written: s
         with pytest.raises(Killed):
             RunFolder.create(tmp_path, make_recipe())
     assert not RunFolder.holds_run(tmp_path)
-    run = RunFolder.create(tmp_path, make_recipe())
-    assert RunFolder.open(tmp_path).manifest() == run.manifest()
+    RunFolder.create(tmp_path, make_recipe(), command=["again"])
+    found = RunFolder.open(tmp_path)
+    assert found.manifest()["command"] == ["again"] and found.recipe == make_recipe()
 
 
 @pytest.mark.parametrize("left", ["rollouts/step_000001.parquet", "checkpoints/step_000001", "metrics.jsonl", "model/README.md"])
