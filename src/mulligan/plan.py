@@ -216,20 +216,21 @@ def load_checked(source: str, limit: int | None, seed: int, grader: object) -> P
 
 
 def check_feedback(protocol: Protocol, problems: ProblemSet, grader: Grader) -> None:
-    """Try the feedback template on a real wrong verdict: only the grader knows which fields its verdicts have.
+    """Try the feedback template on a real wrong verdict of each source: only the grader knows which fields its verdicts have.
 
     Raises:
         ConfigError: the template names a field that they do not have.
     """
     if not protocol.feedback_fields:
         return
-    problem = problems.problems[0]
-    wrong = list(dict.fromkeys(p.answer for p in problems.problems[1:] if p.answer and p.answer != problem.answer))[:20]
-    for answer in [*wrong, "0", "1"]:
-        verdict = asyncio.run(grade_answer(grader, problem, answer))
-        if verdict.kind is VerdictKind.WRONG:
-            protocol.check_feedback_fields(verdict.fields)
-            return
+    for source in dict.fromkeys(p.source for p in problems):
+        problem, *others = (p for p in problems if p.source == source)
+        wrong = list(dict.fromkeys(p.answer for p in others if p.answer and p.answer != problem.answer))[:20]
+        for answer in [*wrong, "0", "1"]:
+            verdict = asyncio.run(grade_answer(grader, problem, answer))
+            if verdict.kind is VerdictKind.WRONG:
+                protocol.check_feedback_fields(verdict.fields)
+                break
 
 
 def write_set_aside(folder: Path, sets: Sequence[ProblemSet]) -> None:

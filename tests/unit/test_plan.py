@@ -92,6 +92,8 @@ def test_feedback_is_tried_on_a_real_verdict():
     assert make_plan(recipe(protocol__feedback="{hint} {n}"))
     with pytest.raises(ConfigError, match=r"protocol\.feedback: unknown field \{hnt\}; known fields: .*\{hint\}"):
         make_plan(recipe(protocol__feedback="{hnt} {n}"))
+    with pytest.raises(ConfigError, match=r"protocol\.feedback: unknown field \{hint\}"):
+        make_plan(recipe(problems__train="builtin:guess?n=4 + builtin:readings?n=4", protocol__feedback="{hint} {n}", protocol__max_dialogue_tokens=80))
 
 
 def test_8_bit_rollouts_where_there_are_none():

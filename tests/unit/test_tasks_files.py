@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mulligan.errors import ConfigError, DataError
-from mulligan.tasks import content_id, last_boxed, load_problems
+from mulligan.tasks import content_id, demonstrator, last_boxed, load_problems
 from mulligan.tasks.columns import gold_text
 from mulligan.types import Problem
 
@@ -353,3 +354,33 @@ def test_hub_reads_a_local_dataset_folder(tmp_path, monkeypatch):
     assert [p.answer for p in found] == ["2", "4"]
     with pytest.raises(DataError, match="cannot be loaded"):
         load_problems(f"hub:{tmp_path / 'set'}:validation")
+
+
+# --------------------------------------------------------------------------------------------------------------- mixtures
+
+
+def test_the_sources_of_a_mixture_take_turns(tmp_path):
+    one = write_lines(tmp_path / "one.jsonl", *({"question": f"q{i}?", "answer": i} for i in range(3)))
+    mixture = f"{one} + builtin:guess?split=test&n=1"
+    found = load_problems(mixture)
+    assert [p.question for p in found] == ["q0?", "guess 1 15", "q1?", "q2?"]
+    assert [p.source for p in found] == [one, "builtin:guess?split=test&n=1", one, one]
+    assert found.source == mixture
+    assert [p.question for p in load_problems(mixture, limit=3)] == ["q0?", "guess 1 15", "q1?"]
+
+
+def test_a_mixture_shows_each_problem_as_its_own_source_does(tmp_path):
+    one = write_lines(tmp_path / "one.jsonl", {"question": "a?", "answer": "gold"})
+    mixture = f"{one} + builtin:guess?split=test&n=1&style=words"
+    gold, guess = (demonstrator(mixture)(p, random.Random(0)) for p in load_problems(mixture))
+    assert gold == "\\boxed{gold}"
+    assert guess == demonstrator("builtin:guess?style=words")(load_problems("builtin:guess?split=test&n=1").problems[0], random.Random(0))
+
+
+def test_a_file_whose_name_looks_like_a_mixture(tmp_path):
+    assert len(load_problems(write_lines(tmp_path / "a + b.jsonl", {"question": "a?", "answer": 1}))) == 1
+
+
+def test_a_wrong_part_of_a_mixture_is_named():
+    with pytest.raises(ConfigError, match=r"^builtin:gess: "):
+        load_problems("builtin:guess + builtin:gess")

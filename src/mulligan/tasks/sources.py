@@ -1,7 +1,8 @@
-"""Source strings: `PATH.jsonl?...`, `hub:ORG/NAME:SPLIT?...`, `gym:NAME?...`, `builtin:NAME?...`; the same everywhere."""
+"""Source strings: `PATH.jsonl?...`, `hub:ORG/NAME:SPLIT?...`, `gym:NAME?...`, `builtin:NAME?...`, several with ` + ` between; the same everywhere."""
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 from collections.abc import Callable, Collection, Sequence
@@ -35,13 +36,19 @@ def split_source(source: str) -> tuple[str, str, dict[str, str]]:
     return scheme, name, parse_query(query, source)
 
 
+def parts_of(source: str) -> list[str]:
+    """The sources of a mixture, `A + B + C`; a source alone is its own only part. A ` + ` inside a query is written `%20+%20`."""
+    return source.split(" + ") if " + " in source and not Path(source.partition("?")[0]).exists() else [source]
+
+
 def load_problems(source: str, *, limit: int | None = None, seed: int = 0) -> ProblemSet:
     """Load the problems that a source string names.
 
     Files and the Hub: `question`, `answer`, `context` (columns; found by themselves where not given; `a.b` reaches into a
     struct), `grader` (math, numeric, text or module:function), `limit`; the Hub also `config` and `revision`. Exact
     duplicates are set aside. `gym:` takes its generator's own configuration, `size` and `seed` among it; `builtin:` the
-    keyword arguments of the generator's `generate`. Their streams may repeat a problem.
+    keyword arguments of the generator's `generate`. Their streams may repeat a problem. The sources of a mixture take turns,
+    one problem each, until each is used up; one that is to weigh more is given more problems, or named twice with two seeds.
 
     Args:
         source: the source string.
@@ -53,6 +60,11 @@ def load_problems(source: str, *, limit: int | None = None, seed: int = 0) -> Pr
         ConfigError: the source string is wrong: unknown kind, name or key (with the nearest known one), bad value.
         DataError: what it names cannot be read, is empty, or has a broken line (with its number).
     """
+    parts = parts_of(source)
+    if len(parts) > 1:
+        sets = [load_problems(part, limit=limit, seed=seed) for part in parts]
+        turns = (p for row in itertools.zip_longest(*(s.problems for s in sets)) for p in row if p is not None)
+        return ProblemSet(tuple(itertools.islice(turns, limit)), source, tuple(aside for s in sets for aside in s.set_aside))
     scheme, name, query = split_source(source)
     own = positive(query.pop("limit"), "limit", source) if "limit" in query else None
     if limit is not None and limit < 1:
@@ -73,8 +85,12 @@ def demonstrator(source: str) -> Callable[[Problem, random.Random], str]:
     r"""The function that writes one attempt at a problem of this source, for the supervised warm-up.
 
     A `builtin:` task shows its format under a random strategy. Any other source shows the gold answer in a box, which teaches the
-    format (`\boxed{7}` and nothing else) and, with many steps, the task.
+    format (`\boxed{7}` and nothing else) and, with many steps, the task. In a mixture each problem is shown as its own source shows it.
     """
+    parts = parts_of(source)
+    if len(parts) > 1:
+        of_part = {part: demonstrator(part) for part in parts}
+        return lambda problem, rng: of_part[problem.source](problem, rng)
     scheme, name, query = split_source(source)
     if scheme == "builtin":
         return builtin.demonstrator(name, query, source=source)
@@ -91,5 +107,7 @@ def ceilings(problems: ProblemSet, attempts: Sequence[int], *, shown: Collection
     Args:
         shown: fields of the verdict that the feedback shows; None: any of them (a function writes the feedback).
     """
+    if len(parts_of(problems.source)) > 1:
+        return {}
     scheme, name, _ = split_source(problems.source)
     return builtin.ceilings(name, problems.problems, sorted(set(attempts)), shown) if scheme == "builtin" else {}
