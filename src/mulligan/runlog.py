@@ -25,7 +25,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -33,6 +33,11 @@ from typing import Any, BinaryIO
 from mulligan import __version__
 from mulligan.config import Recipe, dump_recipe, parse_recipe
 from mulligan.errors import ConfigError, RunError
+
+try:
+    import fcntl
+except ImportError:
+    fcntl = None
 
 RECIPE, MANIFEST, METRICS = "recipe.json", "manifest.json", "metrics.jsonl"
 _PARTS = (RECIPE, MANIFEST, METRICS, "rollouts", "checkpoints", "model")
@@ -71,13 +76,15 @@ class RunFolder:
         path = Path(path)
         if recipe.log.tensorboard:
             require_tensorboard()
-        if not _is_free(path):
-            raise RunError(f"{path} already holds a run: go on with it by --resume, or choose another --out")
         try:
-            (path / "rollouts").mkdir(parents=True, exist_ok=True)
-            (path / "checkpoints").mkdir(exist_ok=True)
-            _write_json(path / MANIFEST, make_manifest(recipe, data_hashes or {}, command))
-            _write_json(path / RECIPE, dump_recipe(recipe))  # the last: from here on the folder holds a run
+            path.mkdir(parents=True, exist_ok=True)
+            with _alone_in(path):
+                if not _is_free(path):
+                    raise RunError(f"{path} already holds a run: go on with it by --resume, or choose another --out")
+                (path / "rollouts").mkdir(exist_ok=True)
+                (path / "checkpoints").mkdir(exist_ok=True)
+                _write_json(path / MANIFEST, make_manifest(recipe, data_hashes or {}, command))
+                _write_json(path / RECIPE, dump_recipe(recipe))  # the last: from here on the folder holds a run
         except OSError as error:
             raise RunError(f"{path}: the run folder cannot be written ({error.strerror or error}): choose another --out") from error
         return cls(path, recipe)
@@ -380,6 +387,21 @@ def _plain(value: Any, key: str, bad: list[str]) -> Any:
         bad.append(key)
         return "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
     raise TypeError(f"metric {key!r} is a {type(value).__name__}: log numbers, strings, lists or dicts")
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, after whoever has it; the system lets go of it when a process dies. Where there is no such lock
+    (Windows), none is held."""
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _is_free(path: Path) -> bool:

@@ -6,6 +6,8 @@ import json
 import math
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +110,27 @@ def test_a_run_that_was_killed_while_its_folder_was_made_begins_again(written: s
     RunFolder.create(tmp_path, make_recipe(), command=["again"])
     found = RunFolder.open(tmp_path)
     assert found.manifest()["command"] == ["again"] and found.recipe == make_recipe()
+
+
+def test_of_several_that_begin_at_once_one_gets_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = runlog.make_manifest
+
+    def slow(*args: Any) -> dict[str, Any]:
+        time.sleep(0.1)  # the others look at the folder meanwhile
+        return manifest(*args)
+
+    def begin(name: str) -> str | None:
+        try:
+            RunFolder.create(tmp_path / "run", make_recipe(), command=[name])
+        except RunError as error:
+            assert "already holds a run" in str(error)
+            return None
+        return name
+
+    monkeypatch.setattr(runlog, "make_manifest", slow)
+    with ThreadPoolExecutor(4) as pool:
+        (owner,) = filter(None, pool.map(begin, "abcd"))
+    assert RunFolder.open(tmp_path / "run").manifest()["command"] == [owner]
 
 
 @pytest.mark.parametrize("left", ["rollouts/step_000001.parquet", "checkpoints/step_000001", "metrics.jsonl", "model/README.md"])
