@@ -1,4 +1,5 @@
-"""Runs in worker processes: each job is a recipe with overrides, trained from where it was and evaluated, with a bar of its own.
+"""Runs in worker processes: each job is a recipe with overrides, trained from where it was and evaluated, with a bar of its own; what has
+to come before what is said by tasks.
 
 What `mulligan quickstart` and `mulligan reproduce` have in common.
 """
@@ -6,14 +7,15 @@ What `mulligan quickstart` and `mulligan reproduce` have in common.
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import multiprocessing
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,13 +45,34 @@ class Job:
     recipe: Path
     overrides: tuple[str, ...]
     folder: Path
+    evaluated: bool = True
+    """Whether an evaluation follows the training."""
 
     def load(self, *further: str) -> Recipe:
         return load_recipe(self.recipe, (*self.overrides, *further))
 
+    def load_training(self) -> Recipe:
+        """The evaluation is a task of its own: the run itself has none."""
+        return self.load("problems.eval=[]")
+
     @property
     def model(self) -> Path:
         return self.folder / "model"
+
+    @property
+    def training(self) -> str:
+        """The name of the task that trains it."""
+        return f"training of {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a worker process is to do, and the name of the task that has to be done before."""
+
+    name: str
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    after: str | None = None
 
 
 def find_recipes() -> Path:
@@ -64,22 +87,17 @@ def slug(name: str) -> str:
     return name.replace(",", "").replace(" ", "-")
 
 
-def train_jobs(jobs: list[Job], report: Report) -> dict[str, Any]:
-    """Train jobs one after the other in this process, each from where it was; returns the figures of those that are evaluated, by name."""
+def train_job(job: Job, report: Report) -> None:
+    """Train a job in this process, from where it was; its evaluation is another task's. Raises ConfigError if it was trained with other settings."""
     from mulligan.runlog import RunFolder
     from mulligan.train import train
 
-    figures = {}
-    for job in jobs:
-        recipe = job.load()
-        if not _finished(job.folder, recipe):
-            train(recipe, job.folder, resume=RunFolder.holds_run(job.folder), display=JobDisplay(job.name, recipe, report))
-        else:
-            require_same_training(job)
-        if recipe.problems.eval:
-            figures[job.name] = read_figures(job.folder)
-        report(job.name, 1.0, "done" if recipe.problems.eval else "trained")
-    return figures
+    recipe = job.load_training()
+    if is_trained(job.folder):
+        require_same_training(job)
+    else:
+        train(recipe, job.folder, resume=RunFolder.holds_run(job.folder), display=JobDisplay(job, recipe, report))
+    report(job.name, _share_of_training(job), "trained")
 
 
 def require_same_training(job: Job) -> None:
@@ -87,36 +105,36 @@ def require_same_training(job: Job) -> None:
     from mulligan.runlog import RunFolder
 
     if RunFolder.holds_run(job.folder):
-        RunFolder.open(job.folder).require_same(job.load(), but=("model.path",))
-
-
-def _finished(run: Path, recipe: Recipe) -> bool:
-    """Whether a run left what comes last: its evaluation, or, where there is none, its model (whose card is written after it)."""
-    return (run / "eval.json").exists() if recipe.problems.eval else is_trained(run)
+        RunFolder.open(job.folder).require_same(job.load_training(), but=("model.path",))
 
 
 def is_trained(run: Path) -> bool:
+    """Whether a run left its model, whose card is written last."""
     return (run / "model" / "README.md").exists()
 
 
-def evaluate_job(job: Job, bar: str, report: Report) -> dict[str, Any]:
-    """Evaluate the model that a job has trained (or, untrained, starts from), by the job's recipe, on the bar of that name; returns the
-    figures."""
+def evaluate_job(job: Job, report: Report) -> None:
+    """Evaluate the model that a job has trained (or, untrained, starts from), by the job's recipe."""
     from mulligan.model import load_policy
     from mulligan.plan import make_plan
     from mulligan.runtime.local import make_player
 
     recipe = job.load()
-    if not _finished(job.folder, recipe):
+    if not (job.folder / "eval.json").exists():
+        report(job.name, 1 - SHARE_OF_EVALUATION, "evaluating")
         plan = make_plan(recipe)
         if is_trained(job.folder):
             recipe = job.load(f"model.path={job.model}")
         player = make_player(recipe, load_policy(recipe.model, seed=recipe.seed, folder=job.folder / "initial_model"))
-        display = JobDisplay(bar, recipe, report, evaluation_only=True)
-        plan.evaluate(player, job.folder, model=recipe.model.path, on_done=display.rollout_done)
+        dialogues = itertools.count(1)
+
+        def on_done(_: Rollout) -> None:
+            if (n := next(dialogues)) % 500 == 0:
+                report(job.name, 1 - SHARE_OF_EVALUATION, f"evaluating: {n} dialogues")
+
+        plan.evaluate(player, job.folder, model=recipe.model.path, on_done=on_done)
         player.grader.close()
-    report(bar, 1.0, "done")
-    return read_figures(job.folder)
+    report(job.name, 1.0, "done")
 
 
 def read_figures(run: Path) -> dict[str, Any]:
@@ -127,30 +145,52 @@ def read_figures(run: Path) -> dict[str, Any]:
 class JobDisplay(Display):
     """Reports a run's progress to the parent process as (job, share done, figures)."""
 
-    def __init__(self, name: str, recipe: Recipe, report: Report, *, evaluation_only: bool = False):
+    def __init__(self, job: Job, recipe: Recipe, report: Report):
         super().__init__(quiet=True)
-        self.name, self.recipe, self.report = name, recipe, report
-        self.training = 1.0 - (SHARE_OF_EVALUATION if recipe.problems.eval else 0.0)
-        self.evaluated: int | None = 0 if evaluation_only else None
+        self.job, self.recipe, self.report = job, recipe, report
 
     def announce(self, plan: Any, folder: Path) -> None:
-        self.report(self.name, 0.0, "started")
+        self.report(self.job.name, 0.0, "started")
 
     def step_done(self, state: dict[str, Any], metrics: dict[str, Any]) -> None:
         recipe = self.recipe
         share = state["step"] / max(recipe.warmup.steps + recipe.train.steps, 1)
         if recipe.train.max_tokens and recipe.train.steps:
             share = state["tokens"] / recipe.train.max_tokens
-        if share >= 1:
-            self.evaluated = 0
-        self.report(self.name, self.training * min(share, 1.0), self.figures(metrics))
+        self.report(self.job.name, _share_of_training(self.job) * min(share, 1.0), self.figures(metrics))
 
-    def rollout_done(self, rollout: Rollout) -> None:
-        if self.evaluated is None:
-            return
-        self.evaluated += 1
-        if self.evaluated % 500 == 0:
-            self.report(self.name, self.training, f"evaluating: {self.evaluated} dialogues")
+
+def _share_of_training(job: Job) -> float:
+    return 1 - SHARE_OF_EVALUATION if job.evaluated else 1.0
+
+
+class OutOfTime(Exception):
+    """The time that was given is used up; what was begun can be gone on with."""
+
+
+def run_tasks(tasks: Sequence[Task], submit: Callable[..., Future[Any]], workers: int, *, until: float | None = None) -> None:
+    """Do all tasks, the first of those that can begin whenever a worker is free. Raises what a task raises, at once.
+
+    Args:
+        submit: of `worker_pool`.
+        until: a time of `time.monotonic`.
+
+    Raises:
+        OutOfTime: the time is up and something is left to do.
+    """
+    waiting, done = list(tasks), set[str]()
+    doing: dict[Future[Any], Task] = {}
+    while waiting or doing:
+        ready = [task for task in waiting if task.after is None or task.after in done]
+        for task in ready[: workers - len(doing)]:
+            waiting.remove(task)
+            doing[submit(task.function, *task.arguments)] = task
+        ended = wait(doing, timeout=None if until is None else max(until - time.monotonic(), 0.0), return_when=FIRST_COMPLETED).done
+        for future in ended:
+            future.result()
+            done.add(doing.pop(future).name)
+        if until is not None and time.monotonic() >= until and (waiting or doing):
+            raise OutOfTime
 
 
 @contextmanager
@@ -239,8 +279,7 @@ class Bars:
             except (EOFError, OSError):
                 return
             task = self.tasks[name]
-            if share == 0:
-                self.progress.start_task(task)
+            self.progress.start_task(task)
             self.progress.update(task, completed=share, figures=figures)
             now = time.monotonic()
             if not self.console.is_terminal and (share in (0.0, 1.0) or now - self.last.get(name, 0.0) >= self.INTERVAL):

@@ -12,16 +12,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass, replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from mulligan.errors import RunError
-from mulligan.jobs import Job, evaluate_job, find_recipes, slug, train_jobs, worker_pool
+from mulligan.jobs import Job, Task, evaluate_job, find_recipes, read_figures, run_tasks, slug, train_job, worker_pool
 from mulligan.report.figures import Curve, Panel, accuracy_figure
 from mulligan.report.summary import quickstart_sentences
 from mulligan.report.tables import comparison_table, intervals
@@ -53,14 +51,14 @@ def run_quickstart(out: Path, *, recipes: Path | None = None, seed: int = 0, ove
     resumed = runs.exists()
     common = (f"seed={seed}", *overrides)
 
-    def job(name: str, recipe: str, *settings: str) -> Job:
-        return Job(name, folder / recipe, (*common, *settings), runs / slug(name))
+    def job(name: str, recipe: str, *settings: str, evaluated: bool = True) -> Job:
+        return Job(name, folder / recipe, (*common, *settings), runs / slug(name), evaluated)
 
     warm = job("readings warm-up", "quickstart.toml", "train.steps=0")
     from_warm = (f"model.path={warm.model}", "warmup.steps=0")
     multi = job("readings, multi-attempt", "quickstart.toml", *from_warm)
     single = job("readings, single-turn", "quickstart.toml", *from_warm, "attempts=fixed(1)")
-    guess_warm = job("guess warm-up", "quickstart-guess.toml", "train.steps=0")
+    guess_warm = job("guess warm-up", "quickstart-guess.toml", "train.steps=0", evaluated=False)
     from_guess = (f"model.path={guess_warm.model}", "warmup.steps=0")
     hints = job("guess, full feedback", "quickstart-guess.toml", *from_guess)
     verdict = job("guess, verdict only", "quickstart-guess.toml", *from_guess, "protocol.feedback=wrong {n}")
@@ -68,15 +66,15 @@ def run_quickstart(out: Path, *, recipes: Path | None = None, seed: int = 0, ove
     jobs = [warm, multi, single, guess_warm, hints, verdict]
     for one in jobs:  # a faulty setting shows before anything runs
         one.load()
-    from_the_start, rest = (warm, guess_warm), {hints: guess_warm, verdict: guess_warm, multi: warm, single: warm}
     # Evaluations are short: coming last, they let both cores end together.
     tasks = [
-        *(_training(one) for one in from_the_start),
-        *(_training(one, after=start) for one, start in rest.items()),
-        *(Task(one.name, evaluate_job, (one, one.name), after=_training(one).name) for one in (hints, verdict, multi, warm, single)),
+        *(Task(one.training, train_job, (one,)) for one in (warm, guess_warm)),
+        *(Task(one.training, train_job, (one,), after=start.training) for one, start in ((hints, guess_warm), (verdict, guess_warm), (multi, warm), (single, warm))),
+        *(Task(one.name, evaluate_job, (one,), after=one.training) for one in (hints, verdict, multi, warm, single)),
     ]
     with worker_pool(Console(stderr=True), [j.name for j in jobs], WORKERS) as submit:
-        figures = _run(tasks, submit)
+        run_tasks(tasks, submit, WORKERS)
+    figures = {one.name: read_figures(one.folder) for one in jobs if one.evaluated}
     summary = {
         READINGS: {"multi_attempt": figures[multi.name], "single_turn": figures[single.name], "warm_up": figures[warm.name]},
         GUESS: {"feedback": figures[hints.name], "verdict_only": figures[verdict.name]},
@@ -86,35 +84,6 @@ def run_quickstart(out: Path, *, recipes: Path | None = None, seed: int = 0, ove
     }
     write_results(out, summary, Console())
     return summary
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """What a worker process is to do, and the name of the task that has to be done before."""
-
-    name: str
-    function: Callable[..., Any]
-    arguments: tuple[Any, ...]
-    after: str | None = None
-
-
-def _training(job: Job, after: Job | None = None) -> Task:
-    without_evaluation = replace(job, overrides=(*job.overrides, "problems.eval=[]"))
-    return Task(f"training of {job.name}", train_jobs, ([without_evaluation],), None if after is None else f"training of {after.name}")
-
-
-def _run(tasks: Sequence[Task], submit: Callable[..., Future[Any]]) -> dict[str, Any]:
-    """Do them all, the first of those that can begin whenever a worker is free; returns their results by name. Raises what a task raises, at once."""
-    waiting, results = list(tasks), {}
-    doing: dict[Future[Any], Task] = {}
-    while waiting or doing:
-        ready = [task for task in waiting if task.after is None or task.after in results]
-        for task in ready[: WORKERS - len(doing)]:
-            waiting.remove(task)
-            doing[submit(task.function, *task.arguments)] = task
-        for future in wait(doing, return_when=FIRST_COMPLETED).done:
-            results[doing.pop(future).name] = future.result()
-    return results
 
 
 def _show_again(out: Path, seed: int) -> dict[str, Any]:

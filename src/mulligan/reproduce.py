@@ -6,17 +6,16 @@ each seed is one run of `mulligan train`, then evaluated like its rivals; what i
 
 from __future__ import annotations
 
+import itertools
 import json
 import lzma
 import sys
 import tarfile
 import time
 import tomllib
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 from rich.console import Console
@@ -25,7 +24,7 @@ from mulligan.config import Section
 from mulligan.errors import ConfigError, RunError
 from mulligan.evaluation.results import EVAL_JSON
 from mulligan.evaluation.values import VALUES
-from mulligan.jobs import Job, Report, evaluate_job, find_recipes, is_trained, require_same_training, train_jobs, worker_pool
+from mulligan.jobs import Job, OutOfTime, Task, evaluate_job, find_recipes, is_trained, require_same_training, run_tasks, train_job, worker_pool
 from mulligan.runlog import MANIFEST, RECIPE
 
 WARM_UP = "warm-up"
@@ -182,7 +181,7 @@ def arm_runs(experiment: Experiment, recipe: Path, out: Path, seeds: tuple[int, 
         warm = folder / WARM_UP
         if experiment.warm_up is not None:
             settings = (*common, *experiment.warm_up)
-            training = Job(f"{WARM_UP}, seed {seed}", recipe, (*settings, "train.steps=0", "problems.eval=[]"), warm)
+            training = Job(f"{WARM_UP}, seed {seed}", recipe, (*settings, "train.steps=0"), warm)
             runs.append(ArmRun(WARM_UP, seed, training, Job(training.name, recipe, (*settings, *experiment.evaluation), warm), None))
         for name, arm in experiment.arms.items():
             if arm.seeds is not None and place >= arm.seeds:
@@ -193,7 +192,7 @@ def arm_runs(experiment: Experiment, recipe: Path, out: Path, seeds: tuple[int, 
             start = (f"model.path={after / 'model'}", "warmup.steps=0") if after is not None else ()
             settings = (*common, *arm.overrides, *start)
             label = f"{name}, seed {seed}"
-            training = Job(label, recipe, (*settings, "problems.eval=[]"), folder / name) if arm.train else None
+            training = Job(label, recipe, settings, folder / name) if arm.train else None
             runs.append(ArmRun(name, seed, training, Job(label, recipe, (*settings, *experiment.evaluation), folder / name), after))
     return runs
 
@@ -209,40 +208,29 @@ def run_experiment(runs: list[ArmRun], *, workers: int, minutes: float | None = 
             if job is not None:
                 job.load()
     waiting = [run for run in runs if not run.finished]
+    tasks = list(itertools.chain.from_iterable(_tasks(run, {other.evaluation.folder: other for other in waiting}) for run in waiting))
     try:
         with worker_pool(Console(stderr=True), [run.name for run in waiting], workers) as submit:
-            _work(waiting, submit, workers, None if minutes is None else time.monotonic() + 60 * minutes)
+            run_tasks(tasks, submit, workers, until=None if minutes is None else time.monotonic() + 60 * minutes)
     except OutOfTime:
         return False
     return True
 
 
-def _work(waiting: list[ArmRun], submit: Callable[..., Future[Any]], workers: int, deadline: float | None) -> None:
-    doing: set[Future[Any]] = set()
-    while waiting or doing:
-        ready = [run for run in waiting if run.after is None or is_trained(run.after)]
-        for run in ready[: workers - len(doing)]:
-            waiting.remove(run)
-            doing.add(submit(do_arm, run))
-        if not doing and waiting:
-            raise RunError(f"{waiting[0].name} starts from the model in {waiting[0].after}, which is not there (published evaluations have none): choose another --out")
-        # Not until one ends alone: the arms need a warm-up's model, not its evaluation.
-        done, doing = wait(doing, timeout=5.0, return_when=FIRST_COMPLETED)
-        for future in done:
-            future.result()
-        if deadline is not None and time.monotonic() > deadline and (waiting or doing):
-            raise OutOfTime
+def _tasks(run: ArmRun, waiting: Mapping[Path, ArmRun]) -> Iterator[Task]:
+    """Training and evaluation of one arm of one seed. The arms need a warm-up's model, not its evaluation.
 
-
-class OutOfTime(Exception):
-    """The time that was given is used up; what was begun can be gone on with."""
-
-
-def do_arm(run: ArmRun, report: Report) -> None:
-    """Train and evaluate one arm of one seed, each from where it was. Runs in a worker process."""
+    Raises:
+        RunError: the model that it starts from is missing and nothing will make it.
+    """
+    before = waiting.get(run.after) if run.after is not None else None
+    start = before.training.training if before is not None and before.training is not None else None
+    if run.after is not None and start is None and not is_trained(run.after):
+        raise RunError(f"{run.name} starts from the model in {run.after}, which is not there (published evaluations have none): choose another --out")
     if run.training is not None:
-        train_jobs([run.training], report)
-    evaluate_job(run.evaluation, run.name, report)
+        yield Task(run.training.training, train_job, (run.training,), after=start)
+        start = run.training.training
+    yield Task(run.name, evaluate_job, (run.evaluation,), after=start)
 
 
 # -------------------------------------------------------------------------------------------------------------- the results

@@ -82,7 +82,7 @@ def test_every_experiment_of_the_project_is_sound(tmp_path: Path) -> None:
         for run in runs:
             settled = run.evaluation.load()
             assert settled.seed == run.seed and settled.problems.eval
-            assert run.training is None or not run.training.load().problems.eval
+            assert run.training is None or not run.training.load_training().problems.eval
         assert all(run.arm == WARM_UP or run.after in {None, *(other.evaluation.folder for other in runs)} for run in runs)
 
 
