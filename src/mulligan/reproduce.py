@@ -13,7 +13,7 @@ import sys
 import tarfile
 import time
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +37,7 @@ class ExperimentArm(Section):
     """One row of the table."""
 
     overrides: tuple[str, ...] = ()
+    evaluation: tuple[str, ...] = Field(default=(), description="settings of this arm's evaluation alone, e.g. controls that would take too long for every arm")
     warm_up: bool = Field(default=True, description="start from the warm-up that the seed's arms share; false: from the recipe's own start, warm-up included")
     start: str | None = Field(default=None, description="start from this arm's trained model instead, e.g. with train = false to evaluate it under another wording")
     train: bool = Field(default=True, description="false: evaluated as it starts")
@@ -193,7 +194,7 @@ def arm_runs(experiment: Experiment, recipe: Path, out: Path, seeds: tuple[int, 
             settings = (*common, *arm.overrides, *start)
             label = f"{name}, seed {seed}"
             training = Job(label, recipe, settings, folder / name) if arm.train else None
-            runs.append(ArmRun(name, seed, training, Job(label, recipe, (*settings, *experiment.evaluation), folder / name), after))
+            runs.append(ArmRun(name, seed, training, Job(label, recipe, (*settings, *experiment.evaluation, *arm.evaluation), folder / name), after))
     return runs
 
 
@@ -208,7 +209,12 @@ def run_experiment(runs: list[ArmRun], *, workers: int, minutes: float | None = 
             if job is not None:
                 job.load()
     waiting = [run for run in runs if not run.finished]
-    tasks = list(itertools.chain.from_iterable(_tasks(run, {other.evaluation.folder: other for other in waiting}) for run in waiting))
+    by_folder = {run.evaluation.folder: run for run in waiting}
+    tasks: list[Task] = []
+    for _, of_seed in itertools.groupby(waiting, key=lambda run: run.seed):
+        pairs = [_tasks(run, by_folder) for run in of_seed]
+        # Trainings, the longer ones, first: two cores end together.
+        tasks += [task for task, _ in pairs if task is not None] + [task for _, task in pairs]
     try:
         with worker_pool(Console(stderr=True), [run.name for run in waiting], workers) as submit:
             run_tasks(tasks, submit, workers, until=None if minutes is None else time.monotonic() + 60 * minutes)
@@ -217,8 +223,8 @@ def run_experiment(runs: list[ArmRun], *, workers: int, minutes: float | None = 
     return True
 
 
-def _tasks(run: ArmRun, waiting: Mapping[Path, ArmRun]) -> Iterator[Task]:
-    """Training and evaluation of one arm of one seed. The arms need a warm-up's model, not its evaluation.
+def _tasks(run: ArmRun, waiting: Mapping[Path, ArmRun]) -> tuple[Task | None, Task]:
+    """Training (if there is any) and evaluation of one arm of one seed. The arms need a warm-up's model, not its evaluation.
 
     Raises:
         RunError: the model that it starts from is missing and nothing will make it.
@@ -227,10 +233,10 @@ def _tasks(run: ArmRun, waiting: Mapping[Path, ArmRun]) -> Iterator[Task]:
     start = before.training.training if before is not None and before.training is not None else None
     if run.after is not None and start is None and not is_trained(run.after):
         raise RunError(f"{run.name} starts from the model in {run.after}, which is not there (published evaluations have none): choose another --out")
-    if run.training is not None:
-        yield Task(run.training.training, train_job, (run.training,), after=start)
-        start = run.training.training
-    yield Task(run.name, evaluate_job, (run.evaluation,), after=start)
+    if run.training is None:
+        return None, Task(run.name, evaluate_job, (run.evaluation,), after=start)
+    training = Task(run.training.training, train_job, (run.training,), after=start)
+    return training, Task(run.name, evaluate_job, (run.evaluation,), after=training.name)
 
 
 # -------------------------------------------------------------------------------------------------------------- the results

@@ -49,6 +49,7 @@ rivals = ["single-turn", "warm-up"]
 evaluation = ["eval.attempts=1-3", "eval.samples=12"]
 drawn = ["multi-attempt", "single-turn"]
 [arms.multi-attempt]
+evaluation = ["eval.controls=['history_blind']"]
 [arms.single-turn]
 overrides = ["attempts=fixed(1)"]
 [arms.blind]
@@ -119,6 +120,9 @@ def test_it_runs_stops_goes_on_and_writes_its_results(small: Path, capsys: pytes
     results = (out / "small.md").read_text()
     assert all(arm in results for arm in ("multi-attempt", "single-turn", "blind", "untrained", "reworded", WARM_UP))
     drawn = (out / "small" / "accuracy.csv").read_text()
+    (settled,) = json.loads((out / "seed-3" / "multi-attempt" / "eval.json").read_text())["problem_sets"].values()
+    (other,) = json.loads((out / "seed-3" / "single-turn" / "eval.json").read_text())["problem_sets"].values()
+    assert "history_blind" in settled["controls"] and not other.get("controls")
     assert "multi-attempt" in drawn and "single-turn" in drawn and "blind" not in drawn
     assert "The figures show multi-attempt, single-turn; the tables show warm-up, " in results
     facts = json.loads((out / "results.json").read_text())
