@@ -49,10 +49,18 @@ def test_every_section_of_a_full_report(arms):
     ]  # fmt: skip
 
 
-def test_accuracy_has_both_means_the_sets_and_the_ceilings(arms):
+def test_accuracy_has_both_means_where_the_sets_differ_in_size(tmp_path):
+    write_run(tmp_path / "run")
+    write_evaluation(tmp_path / "run", {"one": {"solved": {1: [1, 0, 1, 0], 2: [1, 1, 1, 0]}}, "two": {"solved": {1: [0, 0], 2: [1, 1]}}})
+    first, _ = sections_of(tmp_path / "run")["accuracy"].charts
+    assert [panel.title for panel in first.panels] == ["mean of sets", "all questions"]
+    assert [panel.curves[0].points[1].mean for panel in first.panels] == [pytest.approx(1 / 4), pytest.approx(1 / 3)]
+
+
+def test_accuracy_has_the_mean_the_sets_and_the_ceilings(arms):
     section = sections_of(*arms)["accuracy"]
     first, by_set = section.charts
-    assert [panel.title for panel in first.panels] == ["mean of sets", "all questions"]
+    assert [panel.title for panel in first.panels] == ["mean of sets"]  # by question it is the same: both sets are of one size
     assert [panel.title for panel in by_set.panels] == ["one", "two"]
     assert first.panels[0].trained == 3
     shown = curves(section, 1)

@@ -80,9 +80,11 @@ class Evidence:
         shared = [name for name in self.sets if all(name in arm.problem_sets for arm in arms)]
         return shared if len(shared) > 1 and all(arm.has_values for arm in arms) else []
 
-    @property
+    @cached_property
     def places(self) -> list[str]:
-        return [*([MEAN_OF_SETS, ALL_QUESTIONS] if self.over_all else []), *self.sets]
+        """Over all (by set and by question, which are the same where the sets are of one size), then each set."""
+        sizes = {len(arm.problems(name)) for arm in self.evaluated for name in self.over_all}
+        return [*([MEAN_OF_SETS, *([ALL_QUESTIONS] if len(sizes) > 1 else [])] if self.over_all else []), *self.sets]
 
     @property
     def main(self) -> str | None:
