@@ -391,14 +391,15 @@ def _plain(value: Any, key: str, bad: list[str]) -> Any:
 
 @contextlib.contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, after whoever has it; the system lets go of it when a process dies. Where there is no such lock
-    (Windows), none is held."""
+    """Hold the folder's lock, after whoever has it; the system lets go of it when a process dies. Where there is no such lock (Windows,
+    some file systems of clusters), none is held."""
     if fcntl is None:
         yield
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        with contextlib.suppress(OSError):  # NFS, for one, locks nothing that is not open for writing
+            fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
         os.close(handle)

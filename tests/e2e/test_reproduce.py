@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mulligan.errors import ConfigError
-from mulligan.reproduce import WARM_UP, Experiment, arm_runs, list_experiments, load_experiment, reproduce
+from mulligan.errors import ConfigError, RunError
+from mulligan.reproduce import WARM_UP, Experiment, arm_runs, list_experiments, load_experiment, reproduce, run_experiment
 
 RECIPE = """
 attempts = "uniform(1,3)"
@@ -107,6 +107,16 @@ def test_runs_come_seed_by_seed_and_share_the_warm_up_of_their_seed(small: Path)
 def test_an_arm_brings_along_the_one_that_it_starts_from(small: Path) -> None:
     experiment, _ = load_experiment(str(small))
     assert experiment.with_starts(["reworded"]) == {"reworded", "multi-attempt", WARM_UP}
+
+
+def test_a_start_that_is_missing_is_said_before_anything_runs(small: Path, tmp_path: Path) -> None:
+    experiment, recipe = load_experiment(str(small))
+    runs = arm_runs(experiment, recipe, tmp_path, experiment.seeds)
+    (tmp_path / "seed-3" / WARM_UP).mkdir(parents=True)
+    (tmp_path / "seed-3" / WARM_UP / "eval.json").write_text("{}")  # as taken from an archive: evaluated, and no model
+    with pytest.raises(RunError, match=r"multi-attempt, seed 3 starts from the model in .*warm-up, which is not there"):
+        run_experiment(runs, workers=1)
+    assert [p.name for p in tmp_path.rglob("*.json")] == ["eval.json"]
 
 
 def test_it_runs_stops_goes_on_and_writes_its_results(small: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -133,6 +133,17 @@ def test_of_several_that_begin_at_once_one_gets_the_folder(tmp_path: Path, monke
     assert RunFolder.open(tmp_path / "run").manifest()["command"] == [owner]
 
 
+def test_a_run_begins_where_the_file_system_has_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(*_: object) -> None:
+        raise OSError(9, "Bad file descriptor")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    RunFolder.create(tmp_path / "run", make_recipe())
+    assert RunFolder.holds_run(tmp_path / "run")
+
+
 @pytest.mark.parametrize("left", ["rollouts/step_000001.parquet", "checkpoints/step_000001", "metrics.jsonl", "model/README.md"])
 def test_what_a_run_has_done_is_not_overwritten_though_its_recipe_is_lost(left: str, run: RunFolder) -> None:
     (run.path / RECIPE).unlink()
