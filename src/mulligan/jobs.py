@@ -11,6 +11,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
 import time
@@ -28,6 +29,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from mulligan.config import Recipe, load_recipe
 from mulligan.display import Display
 from mulligan.errors import RunError
+from mulligan.runlog import RunFolder, is_trained
 from mulligan.types import Rollout
 
 SHARE_OF_EVALUATION = 0.15
@@ -88,8 +90,11 @@ def slug(name: str) -> str:
 
 
 def train_job(job: Job, report: Report) -> None:
-    """Train a job in this process, from where it was; its evaluation is another task's. Raises ConfigError if it was trained with other settings."""
-    from mulligan.runlog import RunFolder
+    """Train a job in this process, from where it was; its evaluation is another task's. What is trained keeps no checkpoints: only the model is of use.
+
+    Raises:
+        ConfigError: it was trained with other settings.
+    """
     from mulligan.train import train
 
     recipe = job.load_training()
@@ -97,20 +102,14 @@ def train_job(job: Job, report: Report) -> None:
         require_same_training(job)
     else:
         train(recipe, job.folder, resume=RunFolder.holds_run(job.folder), display=JobDisplay(job, recipe, report))
+    shutil.rmtree(job.folder / "checkpoints", ignore_errors=True)
     report(job.name, _share_of_training(job), "trained")
 
 
 def require_same_training(job: Job) -> None:
     """Raises ConfigError if the run in the job's folder was trained with other settings; where the model lies that it began from may differ."""
-    from mulligan.runlog import RunFolder
-
     if RunFolder.holds_run(job.folder):
         RunFolder.open(job.folder).require_same(job.load_training(), but=("model.path",))
-
-
-def is_trained(run: Path) -> bool:
-    """Whether a run left its model, whose card is written last."""
-    return (run / "model" / "README.md").exists()
 
 
 def evaluate_job(job: Job, report: Report) -> None:

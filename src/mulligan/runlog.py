@@ -146,6 +146,11 @@ class RunFolder:
     def model(self) -> Path:
         return self.path / "model"
 
+    @property
+    def is_trained(self) -> bool:
+        """Whether its training is over and its model written, the card last."""
+        return is_trained(self.path)
+
     def rollout_path(self, step: int) -> Path:
         return self.rollouts / f"step_{step:06d}.parquet"
 
@@ -272,6 +277,11 @@ class RunFolder:
 
 
 # --------------------------------------------------------------------------------------------------------------- manifest
+
+
+def is_trained(run: Path) -> bool:
+    """Whether a run left its model, whose card is written last."""
+    return (run / "model" / "README.md").exists()
 
 
 def make_manifest(recipe: Recipe, data_hashes: Mapping[str, str], command: Sequence[str] | None = None) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import numpy as np
 from mulligan import checkpoint
 from mulligan.config import Recipe
 from mulligan.display import Display
-from mulligan.errors import GraderError
+from mulligan.errors import GraderError, RunError
 from mulligan.learning.schedule import learning_rate
 from mulligan.plan import make_plan, write_set_aside
 from mulligan.runlog import RunFolder
@@ -39,7 +39,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, display: Display |
         GraderError: more than `grader.max_failure_rate` of the verdicts are failures of the grader itself.
     """
     plan = make_plan(recipe)
-    run = RunFolder.open(out, recipe) if resume else RunFolder.create(out, recipe, data_hashes=plan.data_hashes)
+    run = _open_to_go_on(out, recipe) if resume else RunFolder.create(out, recipe, data_hashes=plan.data_hashes)
     display = display or Display()
     write_set_aside(run.path, [plan.train_set, *plan.eval_sets])
     display.announce(plan, run.path)
@@ -89,6 +89,14 @@ def _finished(recipe: Recipe, state: dict[str, Any]) -> bool:
     if recipe.train.max_tokens is not None and recipe.train.steps:  # 0 steps: the warm-up alone
         return state["step"] >= recipe.warmup.steps and state["tokens"] >= recipe.train.max_tokens
     return state["step"] >= recipe.warmup.steps + recipe.train.steps
+
+
+def _open_to_go_on(out: Path, recipe: Recipe) -> RunFolder:
+    """Raises RunError if the run is finished and nothing is left to go on from: to begin anew would throw away what it logged."""
+    run = RunFolder.open(out, recipe)
+    if run.is_trained and checkpoint.latest(run.checkpoints) is None:
+        raise RunError(f"{out} is trained and keeps no checkpoint to go on from: train its model further with model.path={run.model} and another --out")
+    return run
 
 
 def _restore(run: RunFolder, workers: Workers) -> dict[str, Any]:

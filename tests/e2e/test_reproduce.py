@@ -139,6 +139,7 @@ def test_it_runs_stops_goes_on_and_writes_its_results(small: Path, capsys: pytes
     assert facts["seeds"]["multi-attempt"] == [3, 4] and facts["seeds"]["blind"] == [3]
     assert reproduce(str(small), out)
     assert {p: p.stat().st_mtime_ns for p in written} == written, "nothing is done twice"
+    assert not list(out.rglob("checkpoints")), "what is trained keeps its model alone"
 
 
 @pytest.fixture(scope="module")

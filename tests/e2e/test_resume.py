@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from tiny_runs import Killed, KillingDisplay, assert_same_run, metrics_of, rollo
 from mulligan.cli.training import to_toml
 from mulligan.config import Recipe
 from mulligan.display import Display
+from mulligan.errors import RunError
+from mulligan.jobs import Job, train_job
 from mulligan.train import train
 
 QUIET = Display(quiet=True)
@@ -102,6 +105,36 @@ def test_half_a_line_of_metrics_is_dropped(unbroken: dict[str, Path], tmp_path: 
         file.write('{"step": 7, "loss"')
     train(recipe, run, resume=True, display=QUIET)
     assert_same_run(run, unbroken["plain"])
+
+
+def test_a_job_goes_on_where_it_was_killed_and_keeps_no_checkpoint_once_it_is_trained(unbroken: dict[str, Path], tmp_path: Path):
+    """The way of an arm of the quickstart or of an experiment."""
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(to_toml(tiny_table()))
+    job, said = Job("tiny", recipe, (), tmp_path / "r"), []
+
+    def kill_after_five(*report: object) -> None:
+        said.append(report)
+        if len(said) == 6:  # of which the first says that it has begun
+            raise Killed
+
+    with pytest.raises(Killed):
+        train_job(job, kill_after_five)
+    assert len(metrics_of(job.folder)) == 5
+    train_job(job, lambda *_: None)
+    assert [line["after_steps"] for line in json.loads((job.folder / "manifest.json").read_text())["resumed"]] == [3]
+    assert metrics_of(job.folder) == metrics_of(unbroken["plain"]) and rollouts_of(job.folder) == rollouts_of(unbroken["plain"])
+    assert (job.model / "model.safetensors").read_bytes() == (unbroken["plain"] / "model" / "model.safetensors").read_bytes()
+    assert not (job.folder / "checkpoints").exists()
+
+
+def test_a_trained_run_without_checkpoints_is_not_begun_anew(unbroken: dict[str, Path], tmp_path: Path):
+    run = tmp_path / "r"
+    shutil.copytree(unbroken["plain"], run, ignore=shutil.ignore_patterns("step_*[0-9]"))
+    before = metrics_of(run)
+    with pytest.raises(RunError, match=r"is trained and keeps no checkpoint to go on from: train its model further with model.path=.*/r/model"):
+        train(tiny(), run, resume=True, display=QUIET)
+    assert metrics_of(run) == before
 
 
 # ---------------------------------------------------------------------------------------------------------------------- Ctrl-C
