@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -55,6 +56,18 @@ def test_the_figures_are_those_of_the_values(evidence: Evidence, tmp_path: Path)
     assert number(multi["gain over single's pass@3"]) == pytest.approx(mean("solved", 3) - rival, abs=0.051)
     kept = (mean("solved:history_blind", 3) - mean("solved:history_blind", 1)) / (mean("solved", 3) - mean("solved", 1))
     assert number(multi["gain kept, history-blind"]) == pytest.approx(100 * kept, abs=0.051)
+
+
+def test_over_several_sets_the_repeats_are_the_mean_of_the_sets(tmp_path: Path) -> None:
+    for seed in range(2):
+        write_run(tmp_path / f"multi{seed}", seed=seed)
+        path = full_evaluation(tmp_path / f"multi{seed}", seed=seed, sets=("one", "two")) / "eval.json"
+        figures = json.loads(path.read_text())
+        figures["problem_sets"]["two"]["repeat_rate"]["overall"]["mean"] = 0.3 + 0.2 * seed
+        path.write_text(json.dumps(figures))
+    table = experiment_table(Evidence(read_arms([f"multi={tmp_path}/multi0,{tmp_path}/multi1"])), "multi", [])
+    (row,) = table.rows
+    assert row[table.headers.index("repeats")] == "25.0"  # (10 + (30 + 50) / 2) / 2
 
 
 def test_an_arm_that_does_not_rise_has_no_gain_to_keep(evidence: Evidence) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mulligan.evaluation.arms import Arm
-from mulligan.evaluation.comparison import ACCURACY, GAIN, PASS
+from mulligan.evaluation.comparison import ACCURACY, GAIN, OVER_ALL, PASS
 from mulligan.report.evidence import Evidence
 from mulligan.report.headline import Headline
 from mulligan.report.sections import Section
@@ -32,7 +32,8 @@ def experiment_table(evidence: Evidence, headline: str, rivals: Sequence[str]) -
     headers = ("arm", "seeds", "accuracy@1", f"accuracy@{k}", f"own pass@{k}", "gain over it", *(f"gain over {r}'s pass@{k}" for r in rivals), "repeats", *(names[c] for c in controls))
     notes = (
         f"In percent and points, with 95 % intervals over seeds x problems ({place}); pass@k at the best of the temperatures sampled, chosen on other problems. Gain kept: the share of the "
-        f"rise from 1 to {k} attempts that is left under the control; {NOTHING}: there is no clear rise, or it was not measured.",
+        f"rise from 1 to {k} attempts that is left under the control; {NOTHING}: there is no clear rise, or it was not measured. "
+        "Repeats: answers that repeat an earlier wrong one, in the dialogues with the largest budget.",
     )
     return TextTable("All arms", headers, tuple(rows), notes, labels=1)
 
@@ -42,9 +43,14 @@ def _against(evidence: Evidence, arm: Arm, rival: Arm, place: str, k: int) -> st
 
 
 def _repeats(evidence: Evidence, arm: Arm, place: str) -> str:
-    """Mean over seeds of the share of answers that repeat an earlier wrong one."""
-    found = [one["overall"] for one in evidence.table(arm, place, "repeat_rate") if (one.get("overall") or {}).get("mean") is not None]
-    return f"{100 * sum(one['mean'] for one in found) / len(found):.1f}" if found else NOTHING
+    """The share of answers that repeat an earlier wrong one: mean over seeds, then over sets where the place is all of them."""
+    of_sets = []
+    for name in evidence.over_all if place in OVER_ALL else [place]:
+        found = [one["overall"]["mean"] for one in evidence.table(arm, name, "repeat_rate") if (one.get("overall") or {}).get("mean") is not None]
+        if not found:
+            return NOTHING
+        of_sets.append(sum(found) / len(found))
+    return f"{100 * sum(of_sets) / len(of_sets):.1f}"
 
 
 def experiment_markdown(title: str, caption: str, facts: dict[str, Any], headline: Headline, table: TextTable, sections: Sequence[Section], figures: str) -> str:
