@@ -105,6 +105,14 @@ def test_prompt_equals_apply_chat_template(tokenizers, family):
         assert chat.prompt_ids(evil).count(tokenizer.bos_token_id) == 1
 
 
+def test_a_prompt_is_its_callers_own(tokenizers):
+    """Prompts are remembered; a transcript that grows from one must not change the next."""
+    chat = Chat(tokenizers["chatml"])
+    before = chat.prompt_ids(USER)
+    chat.prompt_ids(USER).append(7)
+    assert chat.prompt_ids(USER) == before
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_prompt_attempt_bridge_is_the_whole_dialogue(tokenizers, family):
     """Two rounds, for contents that every one of these templates keeps as they are."""
