@@ -144,6 +144,32 @@ def test_frozen_weights_get_no_gradient():
         torch.testing.assert_close(gradient, expected[name], atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("padding", [None, 7])
+def test_embeddings_add_to_the_rows_of_the_gradient_that_is_there(padding: int | None):
+    """In a second pass; a row for padding is not trained."""
+    policy = as_policy(build("llama"))
+    embedding = policy.model.get_input_embeddings()
+    assert isinstance(embedding, nn.Embedding)
+    embedding.padding_idx = padding
+    ids, other = torch.tensor([[3, 7, 3, 60]]), torch.tensor([[7, 5, 3]])
+
+    def gradient() -> torch.Tensor:
+        for part in (ids, other):
+            (embedding(part) * torch.randn(*part.shape, 32, generator=torch.Generator().manual_seed(len(part[0])))).sum().backward()
+            places.append(embedding.weight.grad.data_ptr())  # type: ignore[union-attr]
+        found, embedding.weight.grad = embedding.weight.grad, None
+        return found  # type: ignore[return-value]
+
+    places: list[int] = []
+    expected = gradient()
+    with TrainableLayers(policy).in_use():
+        assert "forward" in embedding.__dict__
+        places.clear()
+        torch.testing.assert_close(gradient(), expected)
+        assert places[0] == places[1]
+    assert bool(expected[7].any()) == (padding is None)
+
+
 @pytest.mark.skipif(not _int8_is_exact(), reason="no exact 8-bit products on this processor")
 @pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3", "mistral"])
 def test_eight_bits_through_the_same_layers(name: str, monkeypatch: pytest.MonkeyPatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from small_models import CONFIGS, as_policy, build, random_ids
 from mulligan.model import CachedLayout, KVCache, PackedLayout, PackedLinears
 from mulligan.model import attention as attention_module
 from mulligan.model.kernels import Kernels, _compiler, compiled
-from mulligan.model.ops import mix, mixed_group, quantize, rms_norm, rms_norm_beside, rotate, swiglu
+from mulligan.model.ops import mix, mixed_group, quantize, rms_norm, rms_norm_beside, rotate, softmax_sums, softmax_sums_backward, swiglu
 
 
 @pytest.fixture
@@ -48,6 +49,48 @@ def test_rounding_to_eight_bits_is_the_same_to_the_bit(kernels: Kernels, width: 
     x[1, :, ::5] = x[1, :, :1] / 127 * 0.5  # half-way between two steps
     for found, expected in zip(kernels.quantize(x, mixed_group(width)), quantize(None, x), strict=True):
         assert torch.equal(found, expected)
+
+
+INF = torch.inf
+
+
+@pytest.mark.parametrize("compile_it", [False, True])
+def test_entropy_literal(compile_it: bool, kernels: Kernels):
+    logits = torch.tensor([[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, -INF, -INF], [100.0, 0.0, 0.0, 0.0], [math.log(3), 0.0, -INF, -INF]])
+    lse, entropy = softmax_sums(kernels if compile_it else None, logits, 1.0)
+    quarter = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+    assert lse.tolist() == pytest.approx([math.log(4), math.log(2), 100.0, math.log(4)], abs=1e-6)
+    assert entropy.tolist() == pytest.approx([math.log(4), math.log(2), 0.0, quarter], abs=1e-6)
+
+
+@pytest.mark.parametrize("width", [2, 37, 256, 1000])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_sums_of_a_softmax_and_their_gradients(kernels: Kernels, width: int, temperature: float):
+    """Beside autograd in float64; an impossible token has no share in anything."""
+    logits = 20 * _random(7, width)
+    logits[1, 0] = -INF
+    pulls = _random(7, seed=1), _random(7, seed=2)
+    exact = logits.double().requires_grad_()
+    logprobs = (exact / temperature).log_softmax(-1)
+    lse, entropy = (exact / temperature).logsumexp(-1), -(logprobs.exp() * logprobs.masked_fill(logprobs == -INF, 0.0)).sum(-1)
+    (lse @ pulls[0].double() + entropy @ pulls[1].double()).backward()
+    expected = [lse.detach(), entropy.detach(), exact.grad.nan_to_num(0.0)]  # type: ignore[union-attr]
+    for found_by in (kernels, None):
+        sums = softmax_sums(found_by, logits, temperature)
+        found = [*sums, softmax_sums_backward(found_by, logits, *sums, *pulls, temperature)]
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one.double(), other, atol=1e-5, rtol=1e-4)
+        assert found[2][1, 0] == 0.0
+        without_entropy = softmax_sums_backward(found_by, logits, *sums, pulls[0], torch.zeros(7), temperature)
+        torch.testing.assert_close(without_entropy, (logits / temperature).softmax(-1) * pulls[0][:, None] / temperature, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, INF])
+def test_what_is_no_number_shows_in_the_sums(kernels: Kernels, bad: float):
+    logits = _random(3, 500)
+    logits[1, 300] = bad
+    for found in (softmax_sums(kernels, logits, 1.0), softmax_sums(None, logits, 1.0)):
+        assert all(x.isfinite().tolist() == [True, False, True] for x in found)
 
 
 @pytest.mark.parametrize(("width", "group"), [(51, 1), (96, 32), (64, 64), (576, 64), (1024, 64)])

@@ -94,7 +94,7 @@ def test_closed_form_gradient_against_autograd():
     for ours in (True, False):
         z = values.clone().requires_grad_()
         if ours:
-            logprobs, entropy = logits._LogprobsAndEntropy.apply(z, rows, targets, 0.7)
+            logprobs, entropy = logits._LogprobsAndEntropy.apply(None, z, rows, targets, 0.7)
         else:
             log_p = (z / 0.7).log_softmax(-1)
             finite = log_p.masked_fill(log_p == -torch.inf, 0.0)

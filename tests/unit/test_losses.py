@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mulligan.learning.losses import entropy_from_logits, importance_weights, kl_T, loss_weights, policy_loss, value_loss
+from mulligan.learning.losses import importance_weights, kl_T, loss_weights, policy_loss, value_loss
 
 INF = math.inf
 
@@ -108,30 +108,6 @@ def test_value_loss_literal():
     assert clipped.tolist() == pytest.approx([0.5, 1.62, 0.405, 0.32])
     assert grad_of(plain, values) == pytest.approx([1.0, -1.0, -0.9, 0.0])
     assert grad_of(clipped, values) == pytest.approx([1.0, 0.0, -0.9, 0.0])
-
-
-# ------------------------------------------------------------------------------------------------------------------ entropy
-
-
-def test_entropy_literal():
-    logits = torch.tensor([[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, -INF, -INF], [100.0, 0.0, 0.0, 0.0], [math.log(3), 0.0, -INF, -INF]])
-    quarter = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
-    assert entropy_from_logits(logits).tolist() == pytest.approx([math.log(4), math.log(2), 0.0, quarter], abs=1e-6)
-
-
-def test_entropy_gradient_is_finite_where_tokens_are_impossible():
-    logits = torch.tensor([[1.0, 0.0, -INF]], requires_grad=True)
-    gradient = torch.tensor(torch.autograd.grad(entropy_from_logits(logits).sum(), logits)[0].tolist())
-    p = torch.tensor([1.0, 0.0]).softmax(0)
-    entropy = -(p * p.log()).sum()
-    torch.testing.assert_close(gradient[0], torch.cat([-p * (p.log() + entropy), torch.zeros(1)]))
-
-
-def test_entropy_is_computed_in_float32():
-    logits = torch.randn(3, 50, generator=torch.Generator().manual_seed(0))
-    half = entropy_from_logits(logits.bfloat16())
-    assert half.dtype == torch.float32
-    torch.testing.assert_close(half, torch.distributions.Categorical(logits=logits.bfloat16().float()).entropy())
 
 
 # ------------------------------------------------------------------------------------------------------- importance weights

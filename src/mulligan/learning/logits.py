@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from mulligan.learning.batch import MicroBatch
-from mulligan.learning.losses import entropy_from_logits
 from mulligan.model import Policy
+from mulligan.model.kernels import Kernels, compiled
+from mulligan.model.ops import softmax_sums, softmax_sums_backward
 
 CHUNK_ELEMENTS = 1 << 23
 """Most logits at a time on the processor: 32 MB in float32, which its cache may hold."""
@@ -56,8 +57,12 @@ def action_logprobs(policy: Policy, batch: MicroBatch, hidden_UH: Tensor, temper
     for part, actions in _chunks(batch, policy.vocabulary):
         logits_CV = policy.head(hidden_UH[part])
         rows = batch.row_N[actions] - part.start
-        logprobs, entropy_C = _LogprobsAndEntropy.apply(logits_CV, rows, batch.targets_N[actions], temperature)  # type: ignore[misc]
+        logprobs, entropy_C = _LogprobsAndEntropy.apply(_kernels(logits_CV), logits_CV, rows, batch.targets_N[actions], temperature)  # type: ignore[misc]
         yield ActionLogprobs(actions, logprobs, entropy_C[rows])
+
+
+def _kernels(logits_CV: Tensor) -> Kernels | None:
+    return compiled() if logits_CV.device.type == "cpu" and logits_CV.dtype == torch.float32 and logits_CV.is_contiguous() else None
 
 
 def backward_by_chunk(
@@ -79,33 +84,20 @@ def backward_by_chunk(
 
 
 class _LogprobsAndEntropy(torch.autograd.Function):
-    """Both from one softmax, with the gradient in closed form: autograd's own would pass over the logits twice as often."""
+    """Both from one softmax, with the gradient in closed form: autograd's own would pass over the logits several times as often."""
 
     @staticmethod
-    def forward(ctx: Any, logits_CV: Tensor, rows_N: Tensor, targets_N: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        scaled_CV = logits_CV if temperature == 1 else logits_CV / temperature
-        top_C1 = scaled_CV.amax(-1, keepdim=True)
-        probs_CV = torch.sub(scaled_CV, top_C1).exp_()
-        mass_C1 = probs_CV.sum(-1, keepdim=True)
-        probs_CV.div_(mass_C1)
-        lse_C = (top_C1 + mass_C1.log()).squeeze(-1)
-        entropy_C = lse_C - torch.linalg.vecdot(probs_CV, scaled_CV)
-        if not bool(torch.isfinite(entropy_C).all()):  # a logit of -inf: 0 times it is not 0
-            entropy_C = entropy_from_logits(scaled_CV)
-        ctx.save_for_backward(probs_CV, scaled_CV, rows_N, targets_N, lse_C, entropy_C)
-        ctx.temperature = temperature
-        return scaled_CV[rows_N, targets_N] - lse_C[rows_N], entropy_C
+    def forward(ctx: Any, kernels: Kernels | None, logits_CV: Tensor, rows_N: Tensor, targets_N: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        lse_C, entropy_C = softmax_sums(kernels, logits_CV, temperature)
+        ctx.save_for_backward(logits_CV, rows_N, targets_N, lse_C, entropy_C)
+        ctx.kernels, ctx.temperature = kernels, temperature
+        return logits_CV[rows_N, targets_N] * (1 / temperature) - lse_C[rows_N], entropy_C
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
-        probs_CV, scaled_CV, rows_N, targets_N, lse_C, entropy_C = ctx.saved_tensors
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        logits_CV, rows_N, targets_N, lse_C, entropy_C = ctx.saved_tensors
         logprob_grad_N, entropy_grad_C = grads
         pull_C = torch.zeros_like(lse_C).index_add_(0, rows_N, logprob_grad_N)
-        if bool(entropy_grad_C.any()):
-            # dH/dz = -p (log p + H), and log p = z - lse
-            grad_CV = (scaled_CV - (lse_C - entropy_C)[:, None]).mul_(-entropy_grad_C[:, None]).sub_(pull_C[:, None]).mul_(probs_CV)
-            grad_CV.masked_fill_(probs_CV == 0, 0.0)
-        else:
-            grad_CV = probs_CV * -pull_C[:, None]
-        grad_CV.index_put_((rows_N, targets_N), logprob_grad_N, accumulate=True)
-        return (grad_CV if ctx.temperature == 1 else grad_CV.div_(ctx.temperature)), None, None, None
+        grad_CV = softmax_sums_backward(ctx.kernels, logits_CV, lse_C, entropy_C, -pull_C, entropy_grad_C, ctx.temperature)
+        grad_CV.index_put_((rows_N, targets_N), logprob_grad_N * (1 / ctx.temperature), accumulate=True)
+        return None, grad_CV, None, None, None

@@ -81,14 +81,6 @@ def value_loss(
     return 0.5 * errors_T
 
 
-def entropy_from_logits(logits_TV: Float[Tensor, "T V"]) -> Float[Tensor, " T"]:
-    """Entropy in nats of the softmax at each token, in float32. A logit of -inf (a token that cannot be drawn) adds nothing."""
-    logprobs_TV = logits_TV.float().log_softmax(dim=-1)
-    # 0 * -inf is nan, in the value and in the gradient alike: give impossible tokens a finite log-prob first.
-    finite_TV = logprobs_TV.masked_fill(logprobs_TV == -torch.inf, 0.0)
-    return -(logprobs_TV.exp() * finite_TV).sum(dim=-1)
-
-
 def importance_weights(
     old_logprobs_T: Float[Tensor, " T"], sampler_logprobs_T: Float[Tensor, " T"], cap: float
 ) -> Float[Tensor, " T"]:

@@ -42,6 +42,8 @@ _SIGNATURES: dict[str, list[type]] = {
     "rms_norm_backward": [_POINTER] * 6 + [_COUNT] * 2 + [_FLOAT, _THREADS],
     "swiglu": [_POINTER] * 3 + [_COUNT, _THREADS],
     "swiglu_backward": [_POINTER] * 5 + [_COUNT, _THREADS],
+    "softmax_sums": [_POINTER] * 3 + [_COUNT] * 2 + [_FLOAT, _THREADS],
+    "softmax_sums_backward": [_POINTER] * 6 + [_COUNT] * 2 + [_FLOAT, _THREADS],
     "quantize": [_POINTER] * 3 + [_COUNT] * 3 + [_THREADS],
     "rotate": [_POINTER] * 3 + [_COUNT] * 3 + [_THREADS],
     "rotate_backward": [_POINTER] * 3 + [_COUNT] * 3 + [_THREADS],
@@ -109,6 +111,22 @@ class Kernels:
         pointers = (t.data_ptr() for t in (grad, gate, up, to_gate, to_up))
         self._library.swiglu_backward(*pointers, gate.numel(), torch.get_num_threads())
         return to_gate, to_up
+
+    def softmax_sums(self, logits_CV: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        """Of the softmax at `temperature`: the logarithm of the sum of the exponentials, and the entropy in nats, (C,) each."""
+        assert logits_CV.dtype == torch.float32 and logits_CV.is_contiguous()
+        lse_C, entropy_C = logits_CV.new_empty(len(logits_CV)), logits_CV.new_empty(len(logits_CV))
+        pointers = (x.data_ptr() for x in (logits_CV, lse_C, entropy_C))
+        self._library.softmax_sums(*pointers, *logits_CV.shape, 1 / temperature, torch.get_num_threads())
+        return lse_C, entropy_C
+
+    def softmax_sums_backward(self, logits_CV: Tensor, lse_C: Tensor, entropy_C: Tensor, lse_pull_C: Tensor, entropy_pull_C: Tensor, temperature: float) -> Tensor:
+        """Gradient of `softmax_sums`, whose results `lse_C` and `entropy_C` are, towards the logits: (C, V)."""
+        to_logits_CV = torch.empty_like(logits_CV)
+        given = (logits_CV, lse_C, entropy_C, lse_pull_C.contiguous(), entropy_pull_C.contiguous(), to_logits_CV)
+        pointers = (x.data_ptr() for x in given)
+        self._library.softmax_sums_backward(*pointers, *logits_CV.shape, 1 / temperature, torch.get_num_threads())
+        return to_logits_CV
 
     def quantize(self, x: Tensor, group: int) -> tuple[Tensor, Tensor]:
         """x (..., N), mixed in groups (`ops.mix`), in 8 bits: bytes (..., N) around 128, and a scale for each row of N, (..., 1)."""

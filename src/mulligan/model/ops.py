@@ -1,6 +1,6 @@
 """What lies between the matrix products of a decoder layer: compiled where `kernels.py` has it, in plain torch elsewhere, with gradients.
 
-Legend: T tokens of a pass, H query heads, K key/value heads, D and E sizes of keys and values.
+Legend: T tokens of a pass, H query heads, K key/value heads, D and E sizes of keys and values, C positions whose logits are there, V vocabulary.
 """
 
 from __future__ import annotations
@@ -71,6 +71,37 @@ def swiglu(kernels: Kernels | None, gate: Tensor, up: Tensor) -> Tensor:
     if _is_trained(gate, up):
         return F.silu(gate) * up if kernels is None else _SwiGLU.apply(kernels, gate, up)  # type: ignore[return-value]
     return F.silu(gate, inplace=True).mul_(up) if kernels is None else kernels.swiglu(gate, up, in_place=True)
+
+
+def softmax_sums(kernels: Kernels | None, logits_CV: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Of the softmax at `temperature`: the logarithm of the sum of the exponentials, and the entropy in nats, (C,) each; without gradients of
+    its own (`softmax_sums_backward`). A logit of -inf (a token that cannot be drawn) adds nothing."""
+    if kernels is not None:
+        return kernels.softmax_sums(logits_CV, temperature)
+    scaled_CV = logits_CV if temperature == 1 else logits_CV * (1 / temperature)
+    top_C1 = scaled_CV.amax(-1, keepdim=True)
+    below_CV = scaled_CV - top_C1
+    weights_CV = below_CV.exp()
+    mass_C = weights_CV.sum(-1)
+    weighted_C = torch.linalg.vecdot(weights_CV, below_CV)
+    if not bool(torch.isfinite(weighted_C).all()):  # 0 times -inf is not 0
+        weighted_C = torch.linalg.vecdot(weights_CV, below_CV.masked_fill_(below_CV == -torch.inf, 0.0))
+    return top_C1.squeeze(-1) + mass_C.log(), mass_C.log() - weighted_C / mass_C
+
+
+def softmax_sums_backward(
+    kernels: Kernels | None, logits_CV: Tensor, lse_C: Tensor, entropy_C: Tensor, lse_pull_C: Tensor, entropy_pull_C: Tensor, temperature: float
+) -> Tensor:
+    """Gradient of `(lse_pull_C * lse_C + entropy_pull_C * entropy_C).sum()` towards the logits, (C, V)."""
+    if kernels is not None:
+        return kernels.softmax_sums_backward(logits_CV, lse_C, entropy_C, lse_pull_C, entropy_pull_C, temperature)
+    logprobs_CV = (logits_CV if temperature == 1 else logits_CV * (1 / temperature)) - lse_C[:, None]
+    probs_CV = logprobs_CV.exp()
+    if not bool(entropy_pull_C.any()):
+        return probs_CV.mul_(lse_pull_C[:, None] / temperature)
+    # dH/dz = -p (log p + H)
+    pull_CV = logprobs_CV.add_(entropy_C[:, None]).mul_(-entropy_pull_C[:, None]).add_(lse_pull_C[:, None]).mul_(probs_CV).div_(temperature)
+    return pull_CV.masked_fill_(probs_CV == 0, 0.0)
 
 
 def attend_packed(kernels: Kernels, query_THD: Tensor, key_TKD: Tensor, value_TKE: Tensor, places: Places, scale: float) -> Tensor:

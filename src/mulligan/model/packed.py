@@ -82,8 +82,8 @@ class PackedLinears:
 
 class TrainableLayers:
     """A policy's layers for the learner on the processor: linear layers multiply through oneDNN, forward and backward (for processors for
-    which torch's default library was not made a sixth faster, without a copy), and decoder layers of a known form take fewer passes.
-    Elsewhere, and in other precisions, nothing changes."""
+    which torch's default library was not made a sixth faster, without a copy), embeddings are trained row by row, and decoder layers of a
+    known form take fewer passes. Elsewhere, and in other precisions, nothing changes."""
 
     def __init__(self, policy: Policy):
         self.policy = policy
@@ -96,7 +96,8 @@ class TrainableLayers:
         linears = _plain_linears(model, self.policy.autocast)
         products: dict[nn.Linear, Product] = {m: functools.partial(_trainable, m) for m in linears if m.weight.numel() >= SMALL}
         fused = self._recognised.of(model, {m: products.get(m, m.forward) for m in linears}, compiled()) if linears else {}
-        with _forwards([*products.items(), *((layer, recomputed_like(layer, forward)) for layer, forward in fused.items())]):
+        lookups = {m: functools.partial(_trainable_lookup, m) for m in (_plain_embeddings(model) if linears else ())}
+        with _forwards([*products.items(), *lookups.items(), *((layer, recomputed_like(layer, forward)) for layer, forward in fused.items())]):
             yield
 
 
@@ -128,6 +129,35 @@ class _Product(torch.autograd.Function):
         return to_x, grad_NR @ x_RK
 
 
+def _trainable_lookup(embedding: nn.Embedding, ids: Tensor) -> Tensor:
+    return _LookUp.apply(ids, embedding.weight, embedding.padding_idx)  # type: ignore[return-value]
+
+
+class _LookUp(torch.autograd.Function):
+    """Rows `ids` of a parameter (V, H). Their gradients are added to the rows of one that is there already: torch's own makes one of all rows
+    for every pass, which are as many as the vocabulary has tokens, to add it to that."""
+
+    @staticmethod
+    def forward(ctx: Any, ids: Tensor, weight_VH: Tensor, padding: int | None) -> Tensor:
+        ctx.save_for_backward(ids)
+        ctx.parameter, ctx.padding = weight_VH, padding
+        return F.embedding(ids, weight_VH)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (ids,), (grad,), padding = ctx.saved_tensors, grads, ctx.padding
+        if not ctx.needs_input_grad[1]:
+            return None, None, None
+        gathered = ctx.parameter.grad
+        if not ctx.parameter.is_leaf or gathered is None:
+            return None, torch.ops.aten.embedding_dense_backward(grad, ids, len(ctx.parameter), -1 if padding is None else padding, False), None
+        ids_T, grad_TH = ids.flatten(), grad.flatten(0, -2)
+        if padding is not None:  # whose row is not trained
+            ids_T, grad_TH = ids_T[trained := ids_T != padding], grad_TH[trained]
+        gathered.index_add_(0, ids_T, grad_TH)
+        return None, None, None
+
+
 @contextmanager
 def _forwards(replacements: Sequence[tuple[nn.Module, Callable[..., Tensor]]]) -> Iterator[None]:
     before = [module.__dict__.get("forward") for module, _ in replacements]
@@ -149,6 +179,12 @@ def _plain_linears(module: nn.Module, autocast: torch.dtype | None) -> list[nn.L
         return []
     linears = [m for m in module.modules() if type(m) is nn.Linear and "forward" not in m.__dict__]
     return [m for m in linears if m.weight.dtype == torch.float32 and m.weight.device.type == "cpu"]
+
+
+def _plain_embeddings(module: nn.Module) -> list[nn.Embedding]:
+    """Those in float32 whose forward is torch's own and whose gradient is the plain one."""
+    found = [m for m in module.modules() if type(m) is nn.Embedding and "forward" not in m.__dict__ and m.weight.dtype == torch.float32]
+    return [m for m in found if m.max_norm is None and not m.scale_grad_by_freq and not m.sparse]
 
 
 def _exact_linear(linear: nn.Linear) -> Product:
