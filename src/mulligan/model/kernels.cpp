@@ -37,9 +37,55 @@ inline float exponential(float x) {
     return sum * scale;
 }
 
-// scores[i] = <query, keys[i]> for all i. SIZE is D where it is known in advance, or 0.
+constexpr int64_t BLOCK = 16;  // tokens of the cache that all query heads of a key/value head look at before the next ones are fetched (measured: 64 is a fifth slower)
+
+#if defined(__AVX512F__) && defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define HAS_LANES
+typedef float Lanes __attribute__((vector_size(64)));  // sixteen numbers, computed on at once
+
+inline Lanes load(const float* x) {
+    Lanes lanes;
+    std::memcpy(&lanes, x, sizeof lanes);
+    return lanes;
+}
+
+// The sums that groups of neighbouring lanes of a and of b will have, kept in groups half as large: a's, then b's.
+#define SHUFFLE __builtin_shufflevector
+inline Lanes fold_16(Lanes a, Lanes b) { return SHUFFLE(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) + SHUFFLE(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31); }
+inline Lanes fold_8(Lanes a, Lanes b) { return SHUFFLE(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) + SHUFFLE(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31); }
+inline Lanes fold_4(Lanes a, Lanes b) { return SHUFFLE(a, b, 0, 1, 4, 5, 8, 9, 12, 13, 16, 17, 20, 21, 24, 25, 28, 29) + SHUFFLE(a, b, 2, 3, 6, 7, 10, 11, 14, 15, 18, 19, 22, 23, 26, 27, 30, 31); }
+inline Lanes fold_2(Lanes a, Lanes b) { return SHUFFLE(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30) + SHUFFLE(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31); }
+#undef SHUFFLE
+
+// scores[i] = <query, keys[i]> for up to BLOCK keys: their lanes are added up together, in a third of the steps that one after the other takes.
+template <int SIZE>
+void dots_of_block(const float* query, const float* keys, float* scores, int64_t count) {
+    constexpr int PARTS = SIZE / 16;
+    Lanes parts[PARTS ? PARTS : 1];
+    for (int d = 0; d < PARTS; ++d) parts[d] = load(query + 16 * d);
+    const auto product = [&](int64_t i) {
+        Lanes sum{};
+        if (i < count) {
+            for (int d = 0; d < PARTS; ++d) sum += parts[d] * load(keys + i * SIZE + 16 * d);
+        }
+        return sum;
+    };
+    Lanes eights[8], fours[4];
+    for (int i = 0; i < 8; ++i) eights[i] = fold_16(product(2 * i), product(2 * i + 1));
+    for (int i = 0; i < 4; ++i) fours[i] = fold_8(eights[2 * i], eights[2 * i + 1]);
+    const Lanes sums = fold_2(fold_4(fours[0], fours[1]), fold_4(fours[2], fours[3]));
+    std::memcpy(scores, &sums, sizeof(float) * count);
+}
+#endif
+#endif
+
+// scores[i] = <query, keys[i]> for all i, at most BLOCK. SIZE is D where it is known in advance, or 0.
 template <int SIZE>
 void dots(const float* query, const float* keys, float* scores, int64_t count, int64_t size) {
+#ifdef HAS_LANES
+    if (SIZE != 0 && SIZE % 16 == 0) return dots_of_block<SIZE>(query, keys, scores, count);
+#endif
     const int64_t D = SIZE ? SIZE : size;
     for (int64_t i = 0; i < count; ++i) {
         const float* key = keys + i * D;
@@ -88,8 +134,6 @@ float soften(float* scores, int64_t count, float scale, float softcap) {
     for (int64_t i = 0; i < count; ++i) scores[i] *= inverse;
     return scale * highest + std::log(sum);
 }
-
-constexpr int64_t BLOCK = 16;  // tokens of the cache that all query heads of a key/value head look at before the next ones are fetched (measured: 64 is a fifth slower)
 
 template <int SIZE>
 void attend_head(const float* query, const float* keys, const float* values, float* out, float* scores, int64_t count, int64_t heads,
