@@ -151,7 +151,7 @@ def test_embeddings_add_to_the_rows_of_the_gradient_that_is_there(padding: int |
     embedding = policy.model.get_input_embeddings()
     assert isinstance(embedding, nn.Embedding)
     embedding.padding_idx = padding
-    ids, other = torch.tensor([[3, 7, 3, 60]]), torch.tensor([[7, 5, 3]])
+    ids, other = torch.tensor([[3, 7, 3, 60]]), torch.tensor([[7, 5, 3, 3, 7]])
 
     def gradient() -> torch.Tensor:
         for part in (ids, other):
