@@ -146,11 +146,6 @@ class RunFolder:
     def model(self) -> Path:
         return self.path / "model"
 
-    @property
-    def is_trained(self) -> bool:
-        """Whether its training is over and its model written, the card last."""
-        return is_trained(self.path)
-
     def rollout_path(self, step: int) -> Path:
         return self.rollouts / f"step_{step:06d}.parquet"
 

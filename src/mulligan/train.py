@@ -21,7 +21,7 @@ from mulligan.display import Display
 from mulligan.errors import GraderError, RunError
 from mulligan.learning.schedule import learning_rate
 from mulligan.plan import make_plan, write_set_aside
-from mulligan.runlog import RunFolder
+from mulligan.runlog import RunFolder, is_trained
 from mulligan.runtime import Workers
 from mulligan.runtime.local import LocalWorkers
 from mulligan.transcripts import rollout_table, write_table
@@ -94,7 +94,7 @@ def _finished(recipe: Recipe, state: dict[str, Any]) -> bool:
 def _open_to_go_on(out: Path, recipe: Recipe) -> RunFolder:
     """Raises RunError if the run is finished and nothing is left to go on from: to begin anew would throw away what it logged."""
     run = RunFolder.open(out, recipe)
-    if run.is_trained and checkpoint.latest(run.checkpoints) is None:
+    if is_trained(out) and checkpoint.latest(run.checkpoints) is None:
         raise RunError(f"{out} is trained and keeps no checkpoint to go on from: train its model further with model.path={run.model} and another --out")
     return run
 

@@ -406,8 +406,8 @@ void swiglu_backward(const float* grad, const float* gate, const float* up, floa
     }
 }
 
-constexpr int64_t SUMMED = 256;    // weights of a row that are added up in single precision
-constexpr float LEAST = -87.0f;    // e to less than this is nothing in single precision
+constexpr int64_t SUMMED = 256;  // weights of a row that are added up in single precision
+constexpr float LEAST = -87.0f;  // e to less than this is nothing in single precision
 
 // Of the softmax of each row of logits (C, V), times `inverse`: the logarithm of the sum of the exponentials, and the entropy, (C,) each.
 // A logit of minus infinity adds nothing; what is not a number stays none.
@@ -426,7 +426,7 @@ void softmax_sums(const float* logits, float* lse, float* entropy, int64_t C, in
 #pragma omp simd reduction(+ : part, weighted_part)
             for (int64_t i = begin; i < end; ++i) {
                 const float below = row[i] * inverse - top;
-                const float weight = below < LEAST ? 0.0f : exponential(below);
+                const float weight = exponential(below);
                 part += weight;
                 weighted_part += below < LEAST ? 0.0f : weight * below;
             }
