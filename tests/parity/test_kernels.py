@@ -17,7 +17,18 @@ from small_models import CONFIGS, as_policy, build, random_ids
 from mulligan.model import CachedLayout, KVCache, PackedLayout, PackedLinears
 from mulligan.model import attention as attention_module
 from mulligan.model.kernels import Kernels, _compiler, compiled
-from mulligan.model.ops import mix, mixed_group, quantize, rms_norm, rms_norm_beside, rotate, softmax_sums, softmax_sums_backward, swiglu
+from mulligan.model.ops import (
+    mix,
+    mixed_group,
+    quantize,
+    rms_norm,
+    rms_norm_beside,
+    rotate,
+    softmax_blocks,
+    softmax_sums,
+    softmax_sums_backward,
+    swiglu,
+)
 
 
 @pytest.fixture
@@ -83,6 +94,22 @@ def test_sums_of_a_softmax_and_their_gradients(kernels: Kernels, width: int, tem
         assert found[2][1, 0] == 0.0
         without_entropy = softmax_sums_backward(found_by, logits, *sums, pulls[0], torch.zeros(7), temperature)
         torch.testing.assert_close(without_entropy, (logits / temperature).softmax(-1) * pulls[0][:, None] / temperature, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("width", [2, 37, 256, 1000])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_blocks_of_a_softmax(kernels: Kernels, width: int, temperature: float):
+    """Beside float64; an impossible token weighs nothing, and a block of them is empty."""
+    logits = 20 * _random(7, width)
+    logits[1, 0], logits[2, :256] = -INF, -INF
+    logits[2, -1] = -3.0
+    weights = torch.exp((logits.double() - logits.double().amax(-1, keepdim=True)) / temperature)
+    expected = torch.stack([part.sum(-1) for part in weights.split(256, -1)], -1)
+    for found_by in (kernels, None):
+        highest, blocks = softmax_blocks(found_by, logits, temperature)
+        assert torch.equal(highest, logits.amax(-1, keepdim=True))
+        torch.testing.assert_close(blocks, expected, atol=0.0, rtol=1e-5)
+        assert width <= 256 or blocks[2, 0] == 0.0
 
 
 @pytest.mark.parametrize("bad", [torch.nan, INF])

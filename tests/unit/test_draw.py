@@ -6,8 +6,20 @@ import numpy as np
 import pytest
 import torch
 
+from mulligan.model.kernels import Kernels, compiled
 from mulligan.sampling import SamplingParams
 from mulligan.sampling.draw import draw, keyed_uniforms
+
+
+@pytest.fixture(params=["torch", "compiled"])
+def kernels(request) -> Kernels | None:
+    if request.param == "torch":
+        return None
+    found = compiled()
+    if found is None:
+        pytest.skip("no C++ compiler with OpenMP on this machine")
+    return found
+
 
 RECIPES = [(1.0, 1.0), (0.7, 1.0), (1.8, 1.0), (1.0, 0.8), (0.6, 0.5), (1.3, 0.95)]
 
@@ -39,11 +51,11 @@ def slow_draw(probs_V: np.ndarray, uniform: float) -> int:
 
 
 @pytest.mark.parametrize(("temperature", "top_p"), RECIPES)
-def test_draw_against_the_slow_reference(temperature, top_p):
+def test_draw_against_the_slow_reference(temperature, top_p, kernels):
     rng = np.random.default_rng(3)
     logits_RV = (rng.standard_normal((200, 37)) * 2.5).astype(np.float32)
     uniforms_R = rng.random(200)
-    ids, logprobs, full = draw(torch.from_numpy(logits_RV), uniforms_R, SamplingParams(temperature, top_p))
+    ids, logprobs, full = draw(torch.from_numpy(logits_RV), uniforms_R, SamplingParams(temperature, top_p), kernels)
     slow = [slow_distribution(row, temperature, top_p) for row in logits_RV]
     assert ids.tolist() == [slow_draw(probs, u) for probs, u in zip(slow, uniforms_R, strict=True)]
     np.testing.assert_allclose(logprobs, [np.log(probs[i]) for probs, i in zip(slow, ids, strict=True)], atol=2e-5)
@@ -56,10 +68,10 @@ CHI_SQUARE = {1: 10.83, 2: 13.82, 3: 16.27, 4: 18.47, 5: 20.52, 6: 22.46, 7: 24.
 
 
 @pytest.mark.parametrize(("temperature", "top_p"), RECIPES)
-def test_frequencies(temperature, top_p):
+def test_frequencies(temperature, top_p, kernels):
     count, logits_V = 40_000, np.array([1.5, -1.0, 0.3, 0.0, 2.0, -2.0, 0.9, 1.1, -0.4, 0.6], dtype=np.float32)
     uniforms = keyed_uniforms(np.arange(count, dtype=np.uint64), np.full(count, 17))
-    ids, _, _ = draw(torch.from_numpy(logits_V).expand(count, -1), uniforms, SamplingParams(temperature, top_p))
+    ids, _, _ = draw(torch.from_numpy(logits_V).expand(count, -1), uniforms, SamplingParams(temperature, top_p), kernels)
     seen = np.bincount(ids.numpy(), minlength=10)
     expected = count * slow_distribution(logits_V, temperature, top_p)
     support = expected > 0
@@ -68,30 +80,30 @@ def test_frequencies(temperature, top_p):
     assert ((seen - expected)[support] ** 2 / expected[support]).sum() < CHI_SQUARE[int(support.sum()) - 1]
 
 
-def test_greedy():
+def test_greedy(kernels):
     logits_RV = torch.randn(50, 20, generator=torch.Generator().manual_seed(0))
-    ids, logprobs, full = draw(logits_RV, np.random.default_rng(0).random(50), SamplingParams(temperature=0))
+    ids, logprobs, full = draw(logits_RV, np.random.default_rng(0).random(50), SamplingParams(temperature=0), kernels)
     assert torch.equal(ids, logits_RV.argmax(-1))
     assert not logprobs.any()
     torch.testing.assert_close(full, logits_RV.log_softmax(-1).amax(-1))
 
 
 @pytest.mark.parametrize("params", [SamplingParams(), SamplingParams(0.5), SamplingParams(1.0, 0.9)])
-def test_impossible_tokens_are_never_drawn(params):
+def test_impossible_tokens_are_never_drawn(params, kernels):
     """At both ends of the interval, and where most of a large vocabulary has no mass."""
     logits_V = torch.full((50_000,), -torch.inf)
     logits_V[[10, 40_000]] = torch.tensor([0.0, 0.1])
-    ids, logprobs, _ = draw(logits_V.expand(3, -1), np.array([0.0, 0.5, 1 - 2.0**-53]), params)
+    ids, logprobs, _ = draw(logits_V.expand(3, -1), np.array([0.0, 0.5, 1 - 2.0**-53]), params, kernels)
     assert ids[0] == 10
     assert ids[2] == 40_000
     assert torch.isfinite(logprobs).all()
 
 
-def test_rare_tokens_of_a_large_vocabulary():
+def test_rare_tokens_of_a_large_vocabulary(kernels):
     """A float32 running sum over 150,000 tokens would misplace the last ones."""
     logits_V = torch.zeros(150_000)
     uniforms = (np.arange(149_950, 150_000) + 0.5) / 150_000
-    ids, _, _ = draw(logits_V.expand(50, -1), uniforms, SamplingParams())
+    ids, _, _ = draw(logits_V.expand(50, -1), uniforms, SamplingParams(), kernels)
     assert ids.tolist() == list(range(149_950, 150_000))
 
 

@@ -454,6 +454,31 @@ void softmax_sums_backward(const float* logits, const float* lse, const float* e
     }
 }
 
+// For drawing from the softmax of each row of logits (R, V), times `inverse`: the highest logit, (R,), and the sums of the weights of SUMMED
+// neighbours each (the most likely token weighs 1), (R, blocks). What weighs nothing in single precision weighs nothing at all.
+void softmax_blocks(const float* logits, float* highest, double* sums, int64_t R, int64_t V, float inverse, int threads) {
+    const int64_t blocks = (V + SUMMED - 1) / SUMMED;
+#pragma omp parallel for num_threads(threads)
+    for (int64_t r = 0; r < R; ++r) {
+        const float* row = logits + r * V;
+        float most = -INFINITY;
+#pragma omp simd reduction(max : most)
+        for (int64_t i = 0; i < V; ++i) most = larger(most, row[i]);
+        highest[r] = most;
+        for (int64_t block = 0; block < blocks; ++block) {
+            const int64_t end = std::min((block + 1) * SUMMED, V);
+            float part = 0;
+#pragma omp simd reduction(+ : part)
+            for (int64_t i = block * SUMMED; i < end; ++i) {
+                const float below = (row[i] - most) * inverse;
+                const float weight = exponential(below);
+                part += below < LEAST ? 0.0f : weight;
+            }
+            sums[r * blocks + block] = part;
+        }
+    }
+}
+
 // The Hadamard transform of groups of numbers that lie width / group apart (ops.py, mix), in place.
 inline void mix(float* row, int64_t width, int64_t group) {
     for (int64_t span = width / group; span < width; span *= 2) {

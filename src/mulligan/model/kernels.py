@@ -44,6 +44,7 @@ _SIGNATURES: dict[str, list[type]] = {
     "swiglu_backward": [_POINTER] * 5 + [_COUNT, _THREADS],
     "softmax_sums": [_POINTER] * 3 + [_COUNT] * 2 + [_FLOAT, _THREADS],
     "softmax_sums_backward": [_POINTER] * 6 + [_COUNT] * 2 + [_FLOAT, _THREADS],
+    "softmax_blocks": [_POINTER] * 3 + [_COUNT] * 2 + [_FLOAT, _THREADS],
     "quantize": [_POINTER] * 3 + [_COUNT] * 3 + [_THREADS],
     "rotate": [_POINTER] * 3 + [_COUNT] * 3 + [_THREADS],
     "rotate_backward": [_POINTER] * 3 + [_COUNT] * 3 + [_THREADS],
@@ -55,6 +56,9 @@ _SIGNATURES: dict[str, list[type]] = {
 
 _ROWS, _LANES = 64, 16
 """As in `kernels.cpp`."""
+
+SUMMED = 256
+"""Neighbouring weights of a softmax that are added up in single precision; as in `kernels.cpp`."""
 
 
 class Places(NamedTuple):
@@ -127,6 +131,16 @@ class Kernels:
         pointers = (x.data_ptr() for x in given)
         self._library.softmax_sums_backward(*pointers, *logits_CV.shape, 1 / temperature, torch.get_num_threads())
         return to_logits_CV
+
+    def softmax_blocks(self, logits_RV: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        """The highest logit of each row, (R, 1), and the weights of the softmax at `temperature` beside it, summed by `SUMMED` neighbours: (R, B), float64."""
+        assert logits_RV.dtype == torch.float32
+        logits_RV = logits_RV.contiguous()
+        highest_R1 = logits_RV.new_empty(len(logits_RV), 1)
+        sums_RB = logits_RV.new_empty(len(logits_RV), -(-logits_RV.shape[1] // SUMMED), dtype=torch.float64)
+        pointers = (x.data_ptr() for x in (logits_RV, highest_R1, sums_RB))
+        self._library.softmax_blocks(*pointers, *logits_RV.shape, 1 / temperature, torch.get_num_threads())
+        return highest_R1, sums_RB
 
     def quantize(self, x: Tensor, group: int) -> tuple[Tensor, Tensor]:
         """x (..., N), mixed in groups (`ops.mix`), in 8 bits: bytes (..., N) around 128, and a scale for each row of N, (..., 1)."""

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mulligan.model.kernels import Kernels, Places
+from mulligan.model.kernels import SUMMED, Kernels, Places
 
 
 def rms_norm(kernels: Kernels | None, x: Tensor, weight_N: Tensor, eps: float) -> Tensor:
@@ -102,6 +102,26 @@ def softmax_sums_backward(
     # dH/dz = -p (log p + H)
     pull_CV = logprobs_CV.add_(entropy_C[:, None]).mul_(-entropy_pull_C[:, None]).add_(lse_pull_C[:, None]).mul_(probs_CV).div_(temperature)
     return pull_CV.masked_fill_(probs_CV == 0, 0.0)
+
+
+def softmax_blocks(kernels: Kernels | None, logits_RV: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """The highest logit of each row, (R, 1), and the weights exp((logit - highest) / temperature) summed by `SUMMED` neighbours, (R, B) in
+    float64; the last block may be smaller."""
+    if kernels is not None:
+        return kernels.softmax_blocks(logits_RV, temperature)
+    highest_R1, size = logits_RV.amax(-1, keepdim=True), logits_RV.shape[1]
+    weights_RV = softmax_weights(logits_RV, highest_R1, temperature)
+    whole = size - size % SUMMED
+    sums_RB = weights_RV[:, :whole].unflatten(1, (-1, SUMMED)).sum(-1)
+    if whole < size:
+        sums_RB = torch.cat((sums_RB, weights_RV[:, whole:].sum(-1, keepdim=True)), 1)
+    return highest_R1, sums_RB.double()
+
+
+def softmax_weights(logits_RN: Tensor, highest_R1: Tensor, temperature: float) -> Tensor:
+    """Weights in the softmax at `temperature`, of which the most likely token has 1: (R, N)."""
+    weights_RN = logits_RN - highest_R1
+    return (weights_RN if temperature == 1 else weights_RN.mul_(1 / temperature)).exp_()
 
 
 def attend_packed(kernels: Kernels, query_THD: Tensor, key_TKD: Tensor, value_TKE: Tensor, places: Places, scale: float) -> Tensor:

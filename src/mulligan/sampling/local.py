@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from mulligan.model import CachedLayout, KVCache, PackedLinears, Policy, Precision
+from mulligan.model.kernels import Kernels
 from mulligan.sampling import Completion, SamplingParams, StopChecker
 from mulligan.sampling.draw import draw, keyed_uniforms
 from mulligan.types import StopReason
@@ -243,7 +244,8 @@ class LocalSampler:
         self._compact()
         self._admit()
         rows, followers = self._select()
-        logits = self._read(rows)
+        with self._linears.in_use() as kernels:
+            logits = self._read(rows, kernels)
         drawing, source = list(rows), list(range(len(rows)))
         for leader, group in followers.items():
             self._cache.reserve(len(self._rows), rows[leader].cached)
@@ -257,27 +259,26 @@ class LocalSampler:
         for params in dict.fromkeys(d.params for d in drawing):
             index = [i for i, d in enumerate(drawing) if d.params == params]
             chosen = logits if len(index) == len(drawing) else logits[torch.tensor(index, device=logits.device)]
-            self._draw([drawing[i] for i in index], chosen, params)
+            self._draw([drawing[i] for i in index], chosen, params, kernels)
 
-    def _read(self, rows: list[LocalDialogue]) -> torch.Tensor:
+    def _read(self, rows: list[LocalDialogue], kernels: Kernels | None) -> torch.Tensor:
         """One forward pass over every row's unread tokens; the logits after each row's last one, (R, V)."""
         counts = [len(d.unread) for d in rows]
         self._cache.reserve(len(self._rows), 0)
         ids_T = torch.tensor([token for d in rows for token in d.unread], device=self.policy.device)
-        with self._linears.in_use() as kernels:
-            layout = CachedLayout(self._cache, [d.row for d in rows], [d.cached for d in rows], counts, self.policy.device, kernels)  # type: ignore[misc]
-            logits = self.policy.logits(ids_T, layout, layout.position_ids, layout.last_T)
+        layout = CachedLayout(self._cache, [d.row for d in rows], [d.cached for d in rows], counts, self.policy.device, kernels)  # type: ignore[misc]
+        logits = self.policy.logits(ids_T, layout, layout.position_ids, layout.last_T)
         self.read_tokens += len(ids_T)
         for dialogue, count in zip(rows, counts, strict=True):
             dialogue.cached += count
             dialogue.unread = []
         return logits
 
-    def _draw(self, rows: list[LocalDialogue], logits_RV: torch.Tensor, params: SamplingParams) -> None:
+    def _draw(self, rows: list[LocalDialogue], logits_RV: torch.Tensor, params: SamplingParams, kernels: Kernels | None) -> None:
         keys_R = np.array([d.key for d in rows], dtype=np.uint64)
         # The position counts tokens of the dialogue, so no two draws of a dialogue share one.
         uniforms_R = keyed_uniforms(keys_R, np.array([d.cached for d in rows]))
-        drawn = draw(logits_RV, uniforms_R, params)
+        drawn = draw(logits_RV, uniforms_R, params, kernels)
         for dialogue, token, logprob, full_logprob in zip(rows, *(x.tolist() for x in drawn), strict=True):
             reason = dialogue.take(token, logprob, full_logprob)
             if reason is not None:
