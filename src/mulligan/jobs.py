@@ -153,9 +153,10 @@ class JobDisplay(Display):
 
     def step_done(self, state: dict[str, Any], metrics: dict[str, Any]) -> None:
         recipe = self.recipe
-        share = state["step"] / max(recipe.warmup.steps + recipe.train.steps, 1)
-        if recipe.train.max_tokens and recipe.train.steps:
-            share = state["tokens"] / recipe.train.max_tokens
+        warmed_up, steps = min(state["step"], recipe.warmup.steps), state["step"]
+        if recipe.train.max_tokens:  # which may end the training before its steps do
+            steps = max(steps, warmed_up + recipe.train.steps * state["tokens"] / recipe.train.max_tokens)
+        share = steps / max(recipe.warmup.steps + recipe.train.steps, 1)
         self.report(self.job.name, _share_of_training(self.job) * min(share, 1.0), self.figures(metrics))
 
 
@@ -281,6 +282,6 @@ class Bars:
             self.progress.start_task(task)
             self.progress.update(task, completed=share, figures=figures)
             now = time.monotonic()
-            if not self.console.is_terminal and (share in (0.0, 1.0) or now - self.last.get(name, 0.0) >= self.INTERVAL):
+            if not self.console.is_terminal and (share == 1.0 or now - self.last.get(name, -self.INTERVAL) >= self.INTERVAL):
                 self.last[name] = now
                 self.console.print(f"{name}: {share:.0%}  {figures}", highlight=False, soft_wrap=True)

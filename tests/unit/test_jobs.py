@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import queue
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from mulligan.jobs import OutOfTime, Task, run_tasks
+from mulligan.config import load_recipe
+from mulligan.jobs import Bars, Job, JobDisplay, OutOfTime, Task, run_tasks
+
+RECIPE = Path(__file__).parents[2] / "recipes/quickstart.toml"
 
 
 class Work:
@@ -71,3 +78,27 @@ def test_when_the_time_is_up_the_rest_is_left():
             run_tasks(work.tasks(first=None, second="first"), pool.submit, 1, until=time.monotonic() + 0.01)
         run_tasks(work.tasks(third=None), pool.submit, 1, until=time.monotonic() + 60)
     assert ("begin", "second") not in work.events and ("end", "third") in work.events
+
+
+@pytest.mark.parametrize("max_tokens", [None, 1000])
+def test_the_share_that_is_done_grows_from_the_first_step_of_the_warm_up(max_tokens: int | None):
+    """By steps, and where the tokens end the training first by those."""
+    changes = ("warmup.steps=50", "train.steps=150", f"train.max_tokens={'null' if max_tokens is None else max_tokens}")
+    shares: list[float] = []
+    job = Job("run", RECIPE, changes, Path("unused"), evaluated=False)
+    display = JobDisplay(job, load_recipe(RECIPE, changes), lambda _, share, __: shares.append(share))
+    for step, tokens in ((10, 0), (50, 0), (60, 100), (95, 500), (120, 1000)):
+        display.step_done({"step": step, "tokens": tokens}, {"loss": 1.0})
+    assert shares == pytest.approx([0.05, 0.25, 0.325, 0.625, 1.0] if max_tokens else [0.05, 0.25, 0.3, 0.475, 0.6])
+
+
+def test_without_a_terminal_a_job_prints_its_first_report_its_last_and_few_between():
+    reports: queue.Queue[tuple[str, float, str]] = queue.Queue()
+    text = io.StringIO()
+    with Bars(Console(file=text), ["run"], reports):
+        for share in (0.0, 0.0, 0.0, 0.5, 0.9, 1.0):
+            reports.put(("run", share, f"at {share}"))
+        while not reports.empty():
+            time.sleep(0.01)
+        time.sleep(0.1)
+    assert text.getvalue().splitlines() == ["run: 0%  at 0.0", "run: 100%  at 1.0"]
