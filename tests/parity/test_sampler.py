@@ -90,6 +90,25 @@ def test_long_prefill_in_chunks(monkeypatch):
             torch.testing.assert_close(logits[row], policy.packed_logits([ids])[0][-1], atol=1e-4, rtol=0)
 
 
+def test_the_cache_grows_as_far_as_is_known_to_be_needed_and_keeps_what_it_holds():
+    cache = KVCache(4)
+    keys = torch.randn(4, 2, 40, 8, generator=torch.Generator().manual_seed(0))
+    cache.reserve(2, 37, most=69)
+    held, _ = cache.layer(0, keys[:, :, 0], keys[:, :, 0])
+    assert held.shape == (2, 2, 96, 8)  # in steps of 32
+    held[:, :, :40] = keys[:2]
+    cache.reserve(2, 69, most=69)
+    assert cache.layer(0, keys[:, :, 0], keys[:, :, 0])[0] is held
+    cache.reserve(3, 100, most=5000)
+    held, values = cache.layer(0, keys[:, :, 0], keys[:, :, 0])
+    assert held.shape == values.shape == (4, 2, 224, 8)  # twice the length, and twice the rows
+    assert torch.equal(held[:2, :, :40], keys[:2])
+    assert not held[2:].any()
+    assert not held[:, :, 40:].any()
+    cache.reserve(4, 225)
+    assert cache.capacity == 288  # five quarters of what there was
+
+
 def test_bfloat16():
     """Sampler and transformers in bfloat16 stay near the float32 log-probs, which both sample from approximately."""
     for name in ("llama", "gemma2", "gpt2"):

@@ -132,16 +132,20 @@ class KVCache:
         self.capacity = 0
         self.rows = 0
 
-    def reserve(self, rows: int, length: int) -> None:
-        """Make room for `rows` sequences of `length` tokens; what is stored stays."""
+    def reserve(self, rows: int, length: int, most: int | None = None) -> None:
+        """Make room for `rows` sequences of `length` tokens; what is stored stays. To grow is to copy all of it: where it is known that no
+        sequence will have more than `most` tokens, there will be room for so many, or for twice the length."""
         if rows <= self.rows and length <= self.capacity:
             return
         rows = min(self.max_rows, max(rows, self.rows, min(2 * self.rows, self.max_rows) if rows > self.rows else 0))
-        capacity = self.capacity if length <= self.capacity else -(-max(length, self.capacity * 5 // 4) // 32) * 32
+        room = self.capacity * 5 // 4 if most is None else min(most, 2 * length)
+        capacity = self.capacity if length <= self.capacity else -(-max(length, room) // 32) * 32
         for store in (self.keys, self.values):
             for layer, old in store.items():
-                new = old.new_zeros(rows, old.shape[1], capacity, old.shape[3])
+                new = old.new_empty(rows, old.shape[1], capacity, old.shape[3])
                 new[: self.rows, :, : self.capacity] = old
+                new[: self.rows, :, self.capacity :] = 0  # as in `layer`
+                new[self.rows :] = 0
                 store[layer] = new
         self.rows, self.capacity = rows, capacity
 

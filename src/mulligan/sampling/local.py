@@ -63,6 +63,11 @@ class LocalDialogue:
         finally:
             self.request = None
 
+    @property
+    def room(self) -> int:
+        """Tokens that the attempt may still have."""
+        return self.max_tokens - len(self.token_ids)
+
     def take(self, token: int, logprob: float, full_logprob: float) -> StopReason | None:
         """Append the token just drawn; the reason to stop, if there is one."""
         self.token_ids.append(token)
@@ -73,7 +78,7 @@ class LocalDialogue:
             return StopReason.END_OF_TURN
         if self.stop is not None and self.stop.push(token):
             return StopReason.ANSWER
-        if len(self.token_ids) >= self.max_tokens:
+        if not self.room:
             return StopReason.ATTEMPT_LENGTH
         return None
 
@@ -248,7 +253,6 @@ class LocalSampler:
             logits = self._read(rows, kernels)
         drawing, source = list(rows), list(range(len(rows)))
         for leader, group in followers.items():
-            self._cache.reserve(len(self._rows), rows[leader].cached)
             self._cache.copy(rows[leader].row, [d.row for d in group], rows[leader].cached)  # type: ignore[arg-type, misc]
             for dialogue in group:
                 dialogue.cached, dialogue.unread = rows[leader].cached, []
@@ -264,7 +268,9 @@ class LocalSampler:
     def _read(self, rows: list[LocalDialogue], kernels: Kernels | None) -> torch.Tensor:
         """One forward pass over every row's unread tokens; the logits after each row's last one, (R, V)."""
         counts = [len(d.unread) for d in rows]
-        self._cache.reserve(len(self._rows), 0)
+        lengths = [d.cached + count for d, count in zip(rows, counts, strict=True)]
+        most = max(length + d.room for d, length in zip(rows, lengths, strict=True))
+        self._cache.reserve(len(self._rows), max(lengths), most)
         ids_T = torch.tensor([token for d in rows for token in d.unread], device=self.policy.device)
         layout = CachedLayout(self._cache, [d.row for d in rows], [d.cached for d in rows], counts, self.policy.device, kernels)  # type: ignore[misc]
         logits = self.policy.logits(ids_T, layout, layout.position_ids, layout.last_T)
