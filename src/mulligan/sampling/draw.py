@@ -33,17 +33,19 @@ def draw(logits_RV: Tensor, uniforms_R: np.ndarray, params: SamplingParams, kern
     the full softmax at temperature 1.
     """
     if params.temperature == 0:
-        _, ids_R = logits_RV.max(-1)
-        _, blocks_RB = softmax_blocks(kernels, logits_RV, 1.0)
-        full_R = -torch.log(blocks_RB.sum(-1)).float()  # the most likely token's own weight is 1
-        return ids_R, torch.zeros_like(full_R), full_R
+        highest_R, ids_R = logits_RV.max(-1)
+        return ids_R, torch.zeros_like(highest_R), -_log_mass(softmax_blocks(kernels, logits_RV, 1.0)[1])
     drawn_RV = logits_RV if params.top_p == 1 else _nucleus(logits_RV, params.temperature, params.top_p)
     highest_R1, blocks_RB = softmax_blocks(kernels, drawn_RV, params.temperature)
     ids_R = _search(drawn_RV, highest_R1, blocks_RB, params.temperature, torch.as_tensor(uniforms_R, device=logits_RV.device))
-    chosen_R = logits_RV.gather(-1, ids_R[:, None]).squeeze(-1)
-    logprobs_R = (chosen_R - highest_R1.squeeze(-1)) / params.temperature - torch.log(blocks_RB.sum(-1)).float()
-    full_R = logprobs_R if params.temperature == params.top_p == 1 else chosen_R - torch.logsumexp(logits_RV, -1)
+    below_R = (logits_RV.gather(-1, ids_R[:, None]) - highest_R1).squeeze(-1)
+    logprobs_R = below_R / params.temperature - _log_mass(blocks_RB)
+    full_R = logprobs_R if params.temperature == params.top_p == 1 else below_R - _log_mass(softmax_blocks(kernels, logits_RV, 1.0)[1])
     return ids_R, logprobs_R, full_R
+
+
+def _log_mass(blocks_RB: Tensor) -> Tensor:
+    return torch.log(blocks_RB.sum(-1)).float()
 
 
 def _search(logits_RV: Tensor, highest_R1: Tensor, blocks_RB: Tensor, temperature: float, uniforms_R: Tensor) -> Tensor:
