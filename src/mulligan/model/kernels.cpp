@@ -589,7 +589,7 @@ void attend(const float* query, const float* key, const float* value, float* key
                 std::copy(value + from * E, value + (from + 1) * E, values + at * E);
             }
         }
-#pragma omp for schedule(dynamic, 4)
+#pragma omp for schedule(dynamic)
         for (int64_t item = 0; item < N * K; ++item) {
             const int64_t t = which[item / K], k = item % K, end = position[t] + 1;
             const int64_t count = window > 0 ? std::min(window, end) : end, at = (row[t] * K + k) * C + end - count;
