@@ -102,7 +102,7 @@ def train_job(job: Job, report: Report) -> None:
         require_same_training(job)
     else:
         train(recipe, job.folder, resume=RunFolder.holds_run(job.folder), display=JobDisplay(job, recipe, report))
-    shutil.rmtree(job.folder / "checkpoints", ignore_errors=True)
+    shutil.rmtree(RunFolder(job.folder, recipe).checkpoints, ignore_errors=True)
     report(job.name, _share_of_training(job), "trained")
 
 
