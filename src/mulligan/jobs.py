@@ -154,8 +154,8 @@ class JobDisplay(Display):
     def step_done(self, state: dict[str, Any], metrics: dict[str, Any]) -> None:
         recipe = self.recipe
         warmed_up, steps = min(state["step"], recipe.warmup.steps), state["step"]
-        if recipe.train.max_tokens:  # which may end the training before its steps do
-            steps = max(steps, warmed_up + recipe.train.steps * state["tokens"] / recipe.train.max_tokens)
+        if recipe.train.max_tokens and recipe.train.steps:  # tokens end the training instead of steps
+            steps = warmed_up + recipe.train.steps * state["tokens"] / recipe.train.max_tokens
         share = steps / max(recipe.warmup.steps + recipe.train.steps, 1)
         self.report(self.job.name, _share_of_training(self.job) * min(share, 1.0), self.figures(metrics))
 

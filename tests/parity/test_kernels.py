@@ -116,7 +116,7 @@ def test_blocks_of_a_softmax(kernels: Kernels, width: int, temperature: float):
 def test_what_is_no_number_shows_in_the_sums(kernels: Kernels, bad: float):
     logits = _random(3, 500)
     logits[1, 300] = bad
-    for found in (softmax_sums(kernels, logits, 1.0), softmax_sums(None, logits, 1.0)):
+    for found in (softmax_sums(kernels, logits, 1.0), softmax_sums(None, logits, 1.0), *((softmax_blocks(by, logits, 1.0)[1].sum(-1),) for by in (kernels, None))):
         assert all(x.isfinite().tolist() == [True, False, True] for x in found)
 
 

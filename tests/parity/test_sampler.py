@@ -107,6 +107,19 @@ def test_the_cache_grows_as_far_as_is_known_to_be_needed_and_keeps_what_it_holds
     assert not held[:, :, 40:].any()
     cache.reserve(4, 225)
     assert cache.capacity == 288  # five quarters of what there was
+    cache.reserve(4, 290, most=291)
+    assert cache.capacity == 384  # the same: or every attempt that begins would copy everything
+
+
+def test_no_attempt_that_is_shorter_than_its_prompt_is_copied_in_its_middle(monkeypatch):
+    """The room is known from the first pass on, also for dialogues that let another one read their prompt, or wait for their turn to read."""
+    capacities = []
+    reserve = KVCache.reserve
+    monkeypatch.setattr(KVCache, "reserve", lambda cache, *given, **named: (reserve(cache, *given, **named), capacities.append(cache.capacity)))
+    prompts = [random_ids(60, 1), random_ids(60, 1), random_ids(50, 2)]
+    scripts = [Script(key=k, forced=[prompt], max_tokens=5 + 25 * k) for k, prompt in enumerate(prompts)]
+    play(LocalSampler(as_policy(build("llama")), prefill_tokens=60), scripts)
+    assert set(capacities) - {0} == {128}  # 50 + 55 tokens, in steps of 32
 
 
 def test_bfloat16():

@@ -107,6 +107,22 @@ def test_rare_tokens_of_a_large_vocabulary(kernels):
     assert ids.tolist() == list(range(149_950, 150_000))
 
 
+@pytest.mark.parametrize("params", [SamplingParams(), SamplingParams(0.7), SamplingParams(0.7, 0.9), SamplingParams(0)])
+def test_a_row_alone_and_in_a_batch_is_the_same_to_the_bit(params, kernels):
+    """With any number of threads."""
+    logits_RV, uniforms_R = 3 * torch.randn(9, 1000, generator=torch.Generator().manual_seed(2)), np.random.default_rng(2).random(9)
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            together = draw(logits_RV, uniforms_R, params, kernels)
+            alone = [draw(logits_RV[i : i + 1], uniforms_R[i : i + 1], params, kernels) for i in range(9)]
+            for found, expected in zip(zip(*alone, strict=True), together, strict=True):
+                assert torch.equal(torch.cat(found), expected)
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_the_end_of_the_interval_finds_a_token(kernels):
     """The last block is a part of one; its sum and the running sum inside it, which are rounded differently, may end at different places."""
     logits_RV = 3 * torch.randn(2000, 300, generator=torch.Generator().manual_seed(1))

@@ -82,14 +82,14 @@ def test_when_the_time_is_up_the_rest_is_left():
 
 @pytest.mark.parametrize("max_tokens", [None, 1000])
 def test_the_share_that_is_done_grows_from_the_first_step_of_the_warm_up(max_tokens: int | None):
-    """By steps, and where the tokens end the training first by those."""
+    """By steps, or by tokens where those end the training."""
     changes = ("warmup.steps=50", "train.steps=150", f"train.max_tokens={'null' if max_tokens is None else max_tokens}")
     shares: list[float] = []
     job = Job("run", RECIPE, changes, Path("unused"), evaluated=False)
     display = JobDisplay(job, load_recipe(RECIPE, changes), lambda _, share, __: shares.append(share))
-    for step, tokens in ((10, 0), (50, 0), (60, 100), (95, 500), (120, 1000)):
+    for step, tokens in ((10, 0), (50, 0), (60, 100), (95, 500), (200, 600), (250, 1000)):
         display.step_done({"step": step, "tokens": tokens}, {"loss": 1.0})
-    assert shares == pytest.approx([0.05, 0.25, 0.325, 0.625, 1.0] if max_tokens else [0.05, 0.25, 0.3, 0.475, 0.6])
+    assert shares == pytest.approx([0.05, 0.25, 0.325, 0.625, 0.7, 1.0] if max_tokens else [0.05, 0.25, 0.3, 0.475, 1.0, 1.0])
 
 
 def test_without_a_terminal_a_job_prints_its_first_report_its_last_and_few_between():

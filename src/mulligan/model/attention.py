@@ -132,13 +132,13 @@ class KVCache:
         self.capacity = 0
         self.rows = 0
 
-    def reserve(self, rows: int, length: int, most: int | None = None) -> None:
-        """Make room for `rows` sequences of `length` tokens; what is stored stays. To grow is to copy all of it: where it is known that no
-        sequence will have more than `most` tokens, there will be room for so many, or for twice the length."""
+    def reserve(self, rows: int, length: int, most: int = 0) -> None:
+        """Make room for `rows` sequences of `length` tokens; what is stored stays. To grow is to copy all of it, so there is room for a quarter
+        more than there was, or for the `most` tokens that the attempts at work may reach, but of those for no more than twice `length`."""
         if rows <= self.rows and length <= self.capacity:
             return
         rows = min(self.max_rows, max(rows, self.rows, min(2 * self.rows, self.max_rows) if rows > self.rows else 0))
-        room = self.capacity * 5 // 4 if most is None else min(most, 2 * length)
+        room = max(self.capacity * 5 // 4, min(most, 2 * length))
         capacity = self.capacity if length <= self.capacity else -(-max(length, room) // 32) * 32
         for store in (self.keys, self.values):
             for layer, old in store.items():

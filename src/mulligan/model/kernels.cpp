@@ -455,7 +455,7 @@ void softmax_sums_backward(const float* logits, const float* lse, const float* e
 }
 
 // For drawing from the softmax of each row of logits (R, V), times `inverse`: the highest logit, (R,), and the sums of the weights of SUMMED
-// neighbours each (the most likely token weighs 1), (R, blocks). What weighs nothing in single precision weighs nothing at all.
+// neighbours each (the most likely token weighs 1), (R, blocks). A weight of less than e to LEAST is none.
 void softmax_blocks(const float* logits, float* highest, double* sums, int64_t R, int64_t V, float inverse, int threads) {
     const int64_t blocks = (V + SUMMED - 1) / SUMMED;
 #pragma omp parallel for num_threads(threads)

@@ -268,9 +268,8 @@ class LocalSampler:
     def _read(self, rows: list[LocalDialogue], kernels: Kernels | None) -> torch.Tensor:
         """One forward pass over every row's unread tokens; the logits after each row's last one, (R, V)."""
         counts = [len(d.unread) for d in rows]
-        lengths = [d.cached + count for d, count in zip(rows, counts, strict=True)]
-        most = max(length + d.room for d, length in zip(rows, lengths, strict=True))
-        self._cache.reserve(len(self._rows), max(lengths), most)
+        length = max(d.cached + count for d, count in zip(rows, counts, strict=True))
+        self._cache.reserve(len(self._rows), length, most=max(d.cached + len(d.unread) + d.room for d in self._rows))
         ids_T = torch.tensor([token for d in rows for token in d.unread], device=self.policy.device)
         layout = CachedLayout(self._cache, [d.row for d in rows], [d.cached for d in rows], counts, self.policy.device, kernels)  # type: ignore[misc]
         logits = self.policy.logits(ids_T, layout, layout.position_ids, layout.last_T)
