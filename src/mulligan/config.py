@@ -195,7 +195,7 @@ class SamplingConfig(Section):
     temperature: float = Field(default=1.0, ge=0, description="0: greedy")
     top_p: float = Field(default=1.0, gt=0, le=1)
     max_rows: int = Field(default=64, ge=1, description="dialogues decoded at once")
-    rollout_precision: Literal["exact", "int8"] = Field(default="exact", description="int8: training rollouts in 8 bits on the processor, several times as fast, with truncated importance weights; evaluation stays exact")
+    rollout_precision: Literal["exact", "int8"] = Field(default="exact", description="int8: training rollouts in 8 bits on the processor, about twice as fast, with truncated importance weights; evaluation stays exact")
     prefill_tokens: int = Field(default=1024, ge=16, description="prompt and feedback tokens read in one forward pass, at most")
 
 

@@ -253,8 +253,10 @@ def tokens_section(evidence: Evidence) -> Section | None:
         return None
     headers = ("problems", "arm", "k", "tokens per problem", "samples that they buy", "accuracy, %", "independent, %", "gain, points")
     text = ("The same comparison at equal cost: independent sampling that stops at its first success may spend as many tokens, on average, as the dialogues with k attempts.",)
+    if _several_seeds(evidence):
+        text = (f"{text[0]} Bars are the lowest and the highest seed.",)
     chart = Chart("equal_tokens", "Gain at equal tokens", panels, "Accuracy − independent sampling with the same tokens. Above 0: the dialogues are worth their tokens.")
-    table = TextTable("At equal tokens", headers, tuple(rows), _range_note(evidence), labels=2)
+    table = TextTable("At equal tokens", headers, tuple(rows), _range_note(evidence, "Accuracy"), labels=2)
     return Section("tokens", "At equal tokens", text, (chart,) if panels else (), (table,))
 
 
@@ -282,8 +284,9 @@ def attempts_section(evidence: Evidence) -> Section | None:
     if not rows:
         return None
     headers = ("problems", "arm", "k", "attempts used", "repeats, %", "missing, %", "cut, %", "tokens per problem", "tokens per solved")
-    text = ("From the dialogues with the largest budget that was evaluated. Attempts of one dialogue are not independent: intervals resample whole problems.",)
-    return Section("attempts", "Attempt by attempt", text, tuple(charts), (TextTable("Over all attempts", headers, tuple(rows), _range_note(evidence), labels=2),))
+    bars = "bars are the lowest and the highest seed" if _several_seeds(evidence) else "intervals resample whole problems"
+    text = (f"From the dialogues with the largest budget that was evaluated. Attempts of one dialogue are not independent: {bars}.",)
+    return Section("attempts", "Attempt by attempt", text, tuple(charts), (TextTable("Over all attempts", headers, tuple(rows), _range_note(evidence, "Tokens per problem"), labels=2),))
 
 
 def _by_attempt(evidence: Evidence, arm: Arm, place: str, key: str) -> dict[int, Interval]:
@@ -338,9 +341,16 @@ def by_k_table(title: str, labels: tuple[str, ...], lines: Sequence[tuple[str, s
     return TextTable(title, (*labels, *(f"k = {k}" for k in ks)), rows, labels=len(labels))
 
 
-def _range_note(evidence: Evidence) -> tuple[str, ...]:
-    several = any(len(arm.members) > 1 for arm in evidence.arms)
-    return ("Of several seeds: their mean, in brackets the lowest and the highest.",) if several else ()
+def _several_seeds(evidence: Evidence) -> bool:
+    return any(len(arm.members) > 1 for arm in evidence.arms)
+
+
+def _range_note(evidence: Evidence, column: str | None = None) -> tuple[str, ...]:
+    """What the brackets of a table are; `column` has intervals of its own."""
+    if not _several_seeds(evidence):
+        return ()
+    others = "Of several seeds" if column is None else f"{column}: 95 % interval over seeds x problems. Others, of several seeds"
+    return (f"{others}: their mean, in brackets the lowest and the highest, which is no confidence interval.",)
 
 
 def _interval(table: Mapping[str, Any] | None) -> Interval | None:

@@ -199,8 +199,8 @@ def number(interval: Interval | None) -> str:
 
 
 def plain(value: float) -> str:
-    """A number without needless digits: `1,234`, `12.3`, `0.0123`."""
-    if value == 0:
+    """A number without needless digits: `1,234`, `12.3`, `0.0123`; what rounding left of nothing is `0`."""
+    if abs(value) < 1e-9:
         return "0"
     if 100 <= abs(value) < 1e7:
         return f"{value:,.0f}"

@@ -95,7 +95,7 @@ class LocalSampler:
     """Samples from `policy`, whose weights it reads as they are now; on the processor, through packed copies of its linear layers.
 
     Args:
-        precision: "int8" samples in 8 bits: several times as fast, and from a slightly different policy (`model.packed`).
+        precision: "int8" samples in 8 bits: about twice as fast, and from a slightly different policy (`model.packed`).
         max_rows: dialogues decoded at once; further ones wait.
         prefill_tokens: prompt and feedback tokens read in one pass, at most (one longer prompt is still read whole). More bring no
             speed once the activations of a layer no longer fit the processor's cache.
