@@ -104,6 +104,21 @@ def test_attempts_tokens_and_power(arms):
     assert "one: 200 problems show a rise of 9.9 points or more; 3 points would need 2,181, 5 points 785." in found["power"].text
 
 
+def test_brackets_that_are_no_intervals_say_so(arms):
+    """Of one run they are intervals over problems; of several seeds the range of those, except in one column."""
+    several, one = sections_of(*arms), sections_of(arms[-1])
+    assert several["attempts"].text[0].endswith("bars are the lowest and the highest seed.")
+    assert several["tokens"].text[0].endswith("Bars are the lowest and the highest seed.")
+    columns = {"tokens": "Accuracy", "attempts": "Tokens per problem"}
+    for name, column in columns.items():
+        (note,) = several[name].tables[0].notes
+        assert note.startswith(f"{column}: 95 % interval")
+        assert "no confidence interval" in note
+        assert not one[name].tables[0].notes
+    assert one["attempts"].text[0].endswith("intervals resample whole problems.")
+    assert "seed" not in one["tokens"].text[0]
+
+
 def test_training_is_a_mean_over_seeds_with_its_range(arms):
     found = sections_of(*arms)
     multi = curves(found["training"])["multi"].points
