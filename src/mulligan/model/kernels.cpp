@@ -115,6 +115,13 @@ void add_weighted(const float* weights, const float* values, float* out, int64_t
     std::copy(sum, sum + SIZE, out);
 }
 
+inline float largest(const float* numbers, int64_t count) {
+    float most = -INFINITY;
+#pragma omp simd reduction(max : most)
+    for (int64_t i = 0; i < count; ++i) most = larger(most, numbers[i]);
+    return most;
+}
+
 // Scores to weights that add up to 1; returns the logarithm of what they were divided by.
 float soften(float* scores, int64_t count, float scale, float softcap) {
     if (softcap > 0) {
@@ -124,9 +131,8 @@ float soften(float* scores, int64_t count, float scale, float softcap) {
         }
         scale = 1;
     }
-    float highest = -INFINITY, sum = 0;
-#pragma omp simd reduction(max : highest)
-    for (int64_t i = 0; i < count; ++i) highest = larger(highest, scores[i]);
+    const float highest = largest(scores, count);
+    float sum = 0;
 #pragma omp simd reduction(+ : sum)
     for (int64_t i = 0; i < count; ++i) sum += scores[i] = exponential(scale * (scores[i] - highest));
     const float inverse = 1 / sum;
@@ -415,10 +421,7 @@ void softmax_sums(const float* logits, float* lse, float* entropy, int64_t C, in
 #pragma omp parallel for num_threads(threads)
     for (int64_t c = 0; c < C; ++c) {
         const float* row = logits + c * V;
-        float highest = -INFINITY;
-#pragma omp simd reduction(max : highest)
-        for (int64_t i = 0; i < V; ++i) highest = larger(highest, row[i]);
-        const float top = highest * inverse;
+        const float top = largest(row, V) * inverse;
         double mass = 0, weighted = 0;
         for (int64_t begin = 0; begin < V; begin += SUMMED) {
             const int64_t end = std::min(begin + SUMMED, V);
@@ -461,10 +464,7 @@ void softmax_blocks(const float* logits, float* highest, double* sums, int64_t R
 #pragma omp parallel for num_threads(threads)
     for (int64_t r = 0; r < R; ++r) {
         const float* row = logits + r * V;
-        float most = -INFINITY;
-#pragma omp simd reduction(max : most)
-        for (int64_t i = 0; i < V; ++i) most = larger(most, row[i]);
-        highest[r] = most;
+        const float most = highest[r] = largest(row, V);
         for (int64_t block = 0; block < blocks; ++block) {
             const int64_t end = std::min((block + 1) * SUMMED, V);
             float part = 0;
