@@ -49,7 +49,7 @@ def test_guess_follows_what_the_feedback_shows():
     bisection, exclusion = [1 / 15, 3 / 15, 7 / 15, 1, 1], [k / 15 for k in range(1, 6)]
     assert list(shown[BEST].values()) == list(bare["bisection, with the hint"].values()) == pytest.approx(bisection)
     assert list(bare[BEST].values()) == list(shown["exclusion, with the verdict alone"].values()) == pytest.approx(exclusion)
-    assert set(shown) == {BEST, INDEPENDENT, "exclusion, with the verdict alone"}
+    assert set(shown) == {BEST, INDEPENDENT, "random among the numbers that fit", "exclusion, with the verdict alone"}
     assert set(bare) == {BEST, INDEPENDENT, "bisection, with the hint"}
     assert shown[INDEPENDENT][2] == bare[INDEPENDENT][2] == pytest.approx(1 - (14 / 15) ** 2)
     assert ceilings(problems, (2,), shown=None)[BEST] == {2: 3 / 15}
@@ -60,6 +60,25 @@ def test_guess_takes_its_range_from_the_source():
     found = ceilings(load_problems("builtin:guess?split=test&low=3&high=5"), (1, 2, 3), shown=HINT)
     assert found[BEST] == {1: 1 / 3, 2: 1.0, 3: 1.0}
     assert found[INDEPENDENT][1] == pytest.approx(1 / 3)
+
+
+def test_random_guesses_that_fit_are_those_of_a_player():
+    """Literal values for three numbers, a simulated player for fifteen."""
+    three = ceilings(load_problems("builtin:guess?split=test&low=3&high=5"), (1, 2, 3), shown=HINT)["random among the numbers that fit"]
+    assert three == pytest.approx({1: 1 / 3, 2: 7 / 9, 3: 1.0})  # 2 of 3 are solved after the end numbers, 3 of 3 after the middle one
+    rng, rounds, solved = random.Random(0), 20_000, [0] * 5
+    for _ in range(rounds):
+        low, high, hidden = 1, 15, rng.randint(1, 15)
+        for attempt in range(5):
+            number = rng.randint(low, high)
+            if number == hidden:
+                solved[attempt] += 1
+                break
+            low, high = (number + 1, high) if hidden > number else (low, number - 1)
+    played = [sum(solved[:k]) / rounds for k in range(1, 6)]
+    found = ceilings(load_problems("builtin:guess?split=test"), range(1, 6), shown=HINT)["random among the numbers that fit"]
+    assert list(found.values()) == pytest.approx(played, abs=0.012)
+    assert all(found[k] <= guess.oracle_accuracy(k) for k in found)
 
 
 @pytest.mark.parametrize("source", ["builtin:guess?split=test&n=10", "builtin:guess?n=200", "builtin:codes?split=test&n=10", "builtin:codes?n=120"])

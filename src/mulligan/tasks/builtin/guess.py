@@ -72,13 +72,29 @@ def oracle_accuracy(k: int, low: int = 1, high: int = 15, feedback: Literal["hin
     return min(2**k - 1 if feedback == "hint" else k, size) / size
 
 
+def fitting_accuracy(k: int, low: int = 1, high: int = 15) -> float:
+    """What guessing at random among the numbers that fit every hint so far solves with k attempts, on average over all hidden numbers.
+
+    A guess of the m-th of n numbers solves one and leaves m - 1 or n - m, so that S(n, k) = 1 + 2/n * sum over m < n of S(m, k - 1) are solved.
+    """
+    size = high - low + 1
+    solved = [0.0] * (size + 1)  # within no attempt, by how many numbers still fit
+    for _ in range(k):
+        solved = [0.0, *(1 + 2 / n * sum(solved[:n]) for n in range(1, size + 1))]
+    return solved[size] / size
+
+
 def ceilings(problems: Sequence[Problem], attempts: Sequence[int], shown: Collection[str] | None = frozenset()) -> Ceilings:
     """Known where every number from low to high is hidden once (the test split). The best possible is bisection where the feedback shows
-    `hint`, else exclusion; the other of the two stands beside it under its own name."""
+    `hint`, else exclusion; the other of the two stands beside it under its own name. Beside bisection stands guessing at random among the
+    numbers that fit every hint so far: consistent, but no planning."""
     low, high = problems[0].meta["low"], problems[0].meta["high"]
     if sorted(int(p.answer) for p in problems) != list(range(low, high + 1)):
         return {}
     bisection = {k: oracle_accuracy(k, low, high, "hint") for k in attempts}
     exclusion = {k: oracle_accuracy(k, low, high, "verdict") for k in attempts}
-    best, other = (bisection, {"exclusion, with the verdict alone": exclusion}) if shows(shown, "hint") else (exclusion, {"bisection, with the hint": bisection})
-    return {BEST: best, INDEPENDENT: {k: drawn_of(high - low + 1, k) for k in attempts}, **other}
+    independent = {k: drawn_of(high - low + 1, k) for k in attempts}
+    if not shows(shown, "hint"):
+        return {BEST: exclusion, INDEPENDENT: independent, "bisection, with the hint": bisection}
+    fitting = {k: fitting_accuracy(k, low, high) for k in attempts}
+    return {BEST: bisection, INDEPENDENT: independent, "random among the numbers that fit": fitting, "exclusion, with the verdict alone": exclusion}
