@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from mulligan.errors import ModelError
 from mulligan.model.kernels import Kernels, compiled
 from mulligan.sampling import SamplingParams
 from mulligan.sampling.draw import draw, keyed_uniforms
@@ -129,6 +130,24 @@ def test_the_end_of_the_interval_finds_a_token(kernels):
     ids, _, _ = draw(logits_RV, np.full(2000, 1 - 2.0**-53), SamplingParams(), kernels)
     assert ids.max() == 299
     assert (300 - ids).float().mean() < 1.01  # some weigh nothing beside the sum
+
+
+@pytest.mark.parametrize("params", [SamplingParams(), SamplingParams(0.7), SamplingParams(1.0, 0.9), SamplingParams(0)])
+@pytest.mark.parametrize("place", [0, 130, 299])
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_logits_that_are_not_finite_are_refused(bad, place, params, kernels):
+    logits_RV = torch.randn(3, 300, generator=torch.Generator().manual_seed(3))
+    logits_RV[1, place] = bad
+    with pytest.raises(ModelError, match="not finite"):
+        draw(logits_RV, np.array([0.1, 0.5, 0.9]), params, kernels)
+
+
+@pytest.mark.parametrize("params", [SamplingParams(), SamplingParams(0)])
+def test_a_row_in_which_nothing_is_possible_is_refused(params, kernels):
+    logits_RV = torch.zeros(2, 300)
+    logits_RV[0] = -torch.inf
+    with pytest.raises(ModelError, match="not finite"):
+        draw(logits_RV, np.array([0.1, 0.5]), params, kernels)
 
 
 # --------------------------------------------------------------------------------------------------------------- uniforms

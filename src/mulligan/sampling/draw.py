@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mulligan.errors import ModelError
 from mulligan.model.kernels import SUMMED, Kernels
 from mulligan.model.ops import softmax_blocks, softmax_weights
 from mulligan.sampling import SamplingParams
@@ -31,21 +32,30 @@ def draw(logits_RV: Tensor, uniforms_R: np.ndarray, params: SamplingParams, kern
 
     Returns ids (R,), log-probs (R,) under the distribution drawn from (0 when greedy: a point mass), and log-probs (R,) under
     the full softmax at temperature 1.
+
+    Raises:
+        ModelError: a row has a logit that is NaN or +inf, or none that is possible.
     """
     if params.temperature == 0:
         highest_R, ids_R = logits_RV.max(-1)
         return ids_R, torch.zeros_like(highest_R), -_log_mass(softmax_blocks(kernels, logits_RV, 1.0)[1])
     drawn_RV = logits_RV if params.top_p == 1 else _nucleus(logits_RV, params.temperature, params.top_p)
     highest_R1, blocks_RB = softmax_blocks(kernels, drawn_RV, params.temperature)
+    log_mass_R = _log_mass(blocks_RB)
     ids_R = _search(drawn_RV, highest_R1, blocks_RB, params.temperature, torch.as_tensor(uniforms_R, device=logits_RV.device))
     below_R = (logits_RV.gather(-1, ids_R[:, None]) - highest_R1).squeeze(-1)
-    logprobs_R = below_R / params.temperature - _log_mass(blocks_RB)
+    logprobs_R = below_R / params.temperature - log_mass_R
     full_R = logprobs_R if params.temperature == params.top_p == 1 else below_R - _log_mass(softmax_blocks(kernels, logits_RV, 1.0)[1])
     return ids_R, logprobs_R, full_R
 
 
 def _log_mass(blocks_RB: Tensor) -> Tensor:
-    return torch.log(blocks_RB.sum(-1)).float()
+    mass_R = blocks_RB.sum(-1)
+    # The likeliest token weighs 1, so that only a sum with a logit that is no number in it is not finite. Nothing can be drawn then: without
+    # this the search would look beyond the vocabulary, and a greedy answer would be any token.
+    if not mass_R.isfinite().all():
+        raise ModelError("the model's logits are not finite: its weights are damaged or overflow model.dtype; go back to an earlier checkpoint, with a lower optimizer.lr or model.dtype=float32")
+    return torch.log(mass_R).float()
 
 
 def _search(logits_RV: Tensor, highest_R1: Tensor, blocks_RB: Tensor, temperature: float, uniforms_R: Tensor) -> Tensor:
