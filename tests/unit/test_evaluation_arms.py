@@ -182,6 +182,40 @@ def test_warnings(runs):
     assert "fewer than 5 seeds: multi-seed0 (1), told (1)" in text
 
 
+def test_three_arms_are_compared_on_what_all_three_saw(tmp_path):
+    """Two of them share 120 problems: a third, which saw 40, brings every row down to these."""
+    for name, n in (("a", 120), ("b", 120), ("c", 40)):
+        write_evaluation(tmp_path / name, {"s": {"solved": {1: [1] * 40 + [0] * (n - 40), 2: [1] * n}, "passed": {1: [0.5] * n, 2: [0.5] * n}}})
+    arms = read_arms([str(tmp_path / name) for name in "abc"])
+    rows = compare(arms, arms[0]).rows
+    assert {row.by_k[1].n for row in rows} == {40}
+    assert {row.by_k[1].mean for row in rows if row.baseline is None} == {1.0}
+
+
+def test_seeds_that_saw_different_problems_are_warned_of(tmp_path):
+    for seed, ids in enumerate((["x", "y", "z"], ["w", "x", "y"])):
+        write_run(tmp_path / f"m{seed}", seed=seed)
+        write_evaluation(tmp_path / f"m{seed}", {"s": {"solved": {1: [1, 0, 1]}}}, ids={"s": ids})
+    write_evaluation(tmp_path / "base", {"s": {"solved": {1: [0, 0, 1, 1]}}}, ids={"s": ["w", "x", "y", "z"]})
+    arms = read_arms([str(tmp_path / name) for name in ("m0", "m1", "base")])
+    assert any("s: the seeds of m were evaluated on different problems (3, 3; 2 in all of them)" in text for text in comparison_warnings(arms))
+    write_run(tmp_path / "m2", seed=2)
+    write_evaluation(tmp_path / "m2", {"s": {"solved": {1: [1]}}}, ids={"s": ["q"]})
+    arms = read_arms([str(tmp_path / name) for name in ("m0", "m1", "m2", "base")])
+    text = "\n".join(comparison_warnings(arms))
+    assert "(3, 3, 1; 0 in all of them)" in text
+    assert "s is left out: no problem of it was seen by all arms" in text
+
+
+def test_arms_whose_samples_were_drawn_otherwise_are_warned_of(tmp_path):
+    for name, samples, temperatures in (("a", 20, ("0.6", "1.0")), ("b", 28, ("1.0",)), ("c", 0, ())):
+        write_evaluation(tmp_path / name, {"s": {"solved": {1: [1, 0]}}}, more={"samples": samples, "pass_temperatures": {t: {} for t in temperatures}})
+    a, b, c = read_arms([str(tmp_path / name) for name in "abc"])
+    (found,) = [text for text in comparison_warnings([a, b]) if "played alike" in text]
+    assert "samples: 20 and 28; temperatures of the samples: ['0.6', '1.0'] and ['1.0']" in found
+    assert not any("played alike" in text for text in comparison_warnings([a, c]))  # without samples nothing of them is compared
+
+
 def test_five_alike_seeds_on_many_problems_warn_of_nothing(tmp_path):
     for arm, attempts in (("a", "uniform(1,3)"), ("b", "fixed(1)")):
         for seed in range(5):

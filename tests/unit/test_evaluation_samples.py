@@ -131,3 +131,16 @@ def test_too_few_samples_are_warned_of():
     assert any("pass@2 from 7 samples a problem is rough" in w and "draw 8 or more" in w for w in warnings(7, (1, 2)))
     assert not any("rough" in w for w in warnings(8, (1, 2)))
     assert any("pass@k stops at k = 3" in w for w in warnings(3, (1, 4)))
+
+
+def test_a_grid_of_temperatures_that_may_be_too_small_is_warned_of():
+    def warnings(best, temperatures):
+        return "\n".join(sampled(lambda i, t: 0.9 if t == best else 0.1, temperatures=temperatures)[1].warnings)
+
+    assert "all samples were drawn at temperature 0.8" in warnings(0.8, (0.8,))
+    assert "the hottest temperature that was sampled, 1.2, is the best for pass@2" in warnings(1.2, (0.6, 0.9, 1.2))
+    for inside in (0.6, 0.9):
+        found = warnings(inside, (0.6, 0.9, 1.2))
+        assert "hottest" not in found and "all samples" not in found
+    without = evaluate(FakePlayer(lambda i, k, g: ["c"]), PROBLEMS, name="x", attempts=(1, 2), temperatures=(0.8,)).warnings
+    assert not any("temperature" in text for text in without)

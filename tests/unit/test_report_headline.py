@@ -16,7 +16,7 @@ def iv(mean, half=0.04, n=200):
 
 def findings(**changes):
     base = {
-        "label": "multi", "place": "one", "k": 5, "first": iv(0.4), "last": iv(0.7), "rise": iv(0.3), "passed": iv(0.5), "gain": iv(0.2),
+        "label": "multi", "place": "one", "start": 1, "k": 5, "first": iv(0.4), "last": iv(0.7), "rise": iv(0.3), "passed": iv(0.5), "gain": iv(0.2),
         "rivals": {"single": iv(0.1), "untrained": iv(0.12)}, "blind": iv(-0.2), "kept": iv(0.3),
     }  # fmt: skip
     return Findings(**(base | changes))
@@ -34,7 +34,11 @@ def findings(**changes):
         ({"rivals": {"single": iv(0.1), "untrained": iv(0.01)}}, "not clearly more than every rival does", "partly"),
         ({"blind": None}, "The model gains more than by drawing again", "partly"),
         ({"blind": iv(-0.01)}, "not clearly by reading its failures", "partly"),
-        ({"k": 1}, "one attempt only", "open"),
+        ({"rivals": {}}, "no other model was compared", "partly"),
+        ({"rivals": {"the best possible sampler": iv(0.1)}}, "no other model was compared", "partly"),
+        ({"rivals": {"the best possible sampler": iv(0.01)}}, "not clearly more than every rival does", "partly"),
+        ({"k": 1}, "1 attempt only", "open"),
+        ({"start": 5}, "Evaluated with 5 attempts only", "open"),
         ({"rise": None, "first": iv(0.66)}, "No gain from further attempts is shown", "no"),
     ],
 )
@@ -52,6 +56,17 @@ def test_sentences_carry_the_figures_and_say_nulls_plainly():
     assert "+1.0 points [-3.0, +5.0], which is not clearly different from 0." in change
     assert "brings nothing that is clearly more, -1.0 points [-5.0, +3.0]" in drawn
     assert "solves 50.0 %, more than the dialogues do: -20.0 points" in _sentences(findings(gain=iv(-0.2)))[1]
+
+
+def test_the_fewest_attempts_evaluated_need_not_be_one(tmp_path):
+    write_evaluation(tmp_path / "e", {"s": {"solved": {2: [0, 1] * 100, 5: [1, 1] * 100}}})
+    headline = make_headline(Evidence(read_arms([str(tmp_path / "e")])))
+    assert headline.sentences[0].startswith("With 5 attempts instead of 2, e solves 100.0 % of the questions instead of 50.0 %")
+    assert [tile.label for tile in headline.tiles] == ["2 attempts", "5 attempts"]
+    write_evaluation(tmp_path / "f", {"s": {"solved": {5: [1, 0] * 100}}})
+    headline = make_headline(Evidence(read_arms([str(tmp_path / "f")])))
+    assert (headline.verdict, headline.sentences) == ("Evaluated with 5 attempts only", ("With 5 attempts f solves 50.0 %.",))
+    assert [tile.label for tile in headline.tiles] == ["5 attempts"]
 
 
 @pytest.fixture
@@ -82,6 +97,29 @@ def test_caveats_name_what_speaks_against_it(two_arms):
     assert "keeps" not in text  # 30 % of the rise: not the first thing to say
     alone = make_headline(Evidence(read_arms(two_arms[1:])))
     assert "60 problems, one training seed" in alone.basis
+
+
+def test_the_best_possible_sampler_is_no_rival_model(tmp_path):
+    for seed in range(5):
+        write_run(tmp_path / f"m{seed}", seed=seed)
+        full_evaluation(tmp_path / f"m{seed}", seed=seed, rates=(0.4, 0.8, 0.9, 0.9, 0.9))
+    evidence = Evidence(read_arms([str(tmp_path / f"m{seed}") for seed in range(5)]))
+    assert list(evidence.rivals(evidence.head, "one")) == ["the best possible sampler"]
+    headline = make_headline(evidence)
+    assert headline.tone == "partly"
+    assert any(text.startswith("No rival model") for text in headline.caveats)
+
+
+def test_the_ceilings_are_those_of_the_head_arms_feedback(tmp_path):
+    """With the verdict alone less is possible; the arm that comes first must not lend its bound to the one that is told more."""
+    for name, best in (("told-wrong", 0.33), ("told-more", 1.0)):
+        write_run(tmp_path / name, protocol__feedback=f"{name} {{n}}")
+        write_evaluation(tmp_path / name, {"s": {"solved": {1: [0, 1] * 50, 3: [1, 1] * 50}}}, more={"ceilings": {"best possible": {"1": 0.1, "3": best}}})
+    arms = [str(tmp_path / "told-wrong"), str(tmp_path / "told-more")]
+    evidence = Evidence(read_arms(arms), baseline="told-wrong")
+    assert evidence.head.label == "told-more"
+    assert evidence.ceilings("s")["best possible"][3].mean == 1.0
+    assert Evidence(read_arms(arms), baseline="told-more").ceilings("s")["best possible"][3].mean == 0.33
 
 
 def test_a_retry_schedule_is_the_first_caveat(tmp_path):

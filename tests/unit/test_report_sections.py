@@ -151,6 +151,20 @@ def test_runs_say_how_to_repeat_them(arms):
     assert len(tables["Machines and versions"].rows) == 1
 
 
+@pytest.mark.parametrize(
+    ("sampled", "chosen", "said"),
+    [
+        ((), {}, "greedy, 20 samples, seed 0"),
+        (("1.0",), {"1": ["1.0", "1.0"]}, "greedy, 20 samples at temperature 1.0, seed 0"),
+        (("0.6", "1.0"), {"2": ["0.6", "0.6"], "10": ["0.6", "1.0"]}, "greedy, 20 samples at temperatures 0.6, 1.0 (pass@10 at 0.6 and 1.0), seed 0"),
+    ],
+)
+def test_an_evaluation_says_at_which_temperatures_it_sampled(tmp_path, sampled, chosen, said):
+    write_run(tmp_path / "r")
+    write_evaluation(tmp_path / "r", {"s": {"solved": {1: [1, 0]}}}, more={"samples": 20, "pass_temperatures": {t: {} for t in sampled}, "chosen_temperatures": chosen})
+    assert said in {t.title: t for t in sections_of(tmp_path / "r")["runs"].tables}["Evaluations"].rows[0][3]
+
+
 def test_a_small_evaluation_says_what_to_run(tmp_path):
     write_evaluation(tmp_path / "e", {"s": {"solved": solved_with(np.random.default_rng(0), 30, (0.2, 0.6))}})
     found = sections_of(tmp_path / "e")

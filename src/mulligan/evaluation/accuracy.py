@@ -170,7 +170,12 @@ def _figures(
     controlled = {c: {play.k: play.groups for play in plays if play.stage == c} for c in settings.controls}
     power = power_of(solved[rise[1]], solved[rise[0]]) if rise else None
     faults = count_faults(plays)
-    warnings = [*size_warnings(name, accuracy, power), *sample_warnings(name, settings.samples, largest, left_out(equal, curves)), *fault_warnings(name, faults)]
+    chosen = sampled.chosen[max(sampled.chosen)] if sampled and sampled.chosen else ()
+    warnings = [
+        *size_warnings(name, accuracy, power),
+        *sample_warnings(name, settings.samples, largest, left_out(equal, curves), temperatures=settings.temperatures, chosen=chosen),
+        *fault_warnings(name, faults),
+    ]
     return {
         "rise": rise,
         "accuracy": accuracy,

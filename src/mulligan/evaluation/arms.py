@@ -86,6 +86,10 @@ class Arm:
         first, *others = [_keys(v) for v in self._values(problem_set)]
         return [key for key in first if all(key in other for other in others)]
 
+    def problem_counts(self, problem_set: str) -> list[int]:
+        """How many problems each member saw."""
+        return [len(v.problem_ids) for v in self._values(problem_set)]
+
     def cells(self, problem_set: str, quantity: str, ks: Sequence[int], problems: Sequence[Key]) -> NDArray[np.float64]:
         """`_SPC`: seeds x problems x ks, NaN where a dialogue could not be graded. All must be there (`ks`, `problems`)."""
         found = []

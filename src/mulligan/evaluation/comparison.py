@@ -66,9 +66,10 @@ def compare(arms: Sequence[Arm], baseline: Arm) -> Comparison:
     sets = shared_sets(arms)
     if not sets:
         raise ConfigError("no problem set was evaluated in all arms: evaluate all on the same sources (mulligan eval --problems)")
+    among = {name: shared_problems(arms, name) for name in sets}
     rows: list[Row] = []
     for arm in arms:
-        rows += value_rows(arm, sets, "accuracy", ACCURACY, bounds=(0.0, 1.0))
+        rows += value_rows(arm, sets, "accuracy", ACCURACY, bounds=(0.0, 1.0), among=among)
     wanted = [
         ("accuracy", ACCURACY, ACCURACY, (-1.0, 1.0)),
         ("gain", GAIN, GAIN, (-2.0, 2.0)),
@@ -78,30 +79,38 @@ def compare(arms: Sequence[Arm], baseline: Arm) -> Comparison:
     for quantity, of_arm, of_baseline, bounds in wanted:
         for arm in arms:
             if arm is not baseline:
-                rows += difference_rows((arm, of_arm), (baseline, of_baseline), sets, quantity, bounds=bounds)
+                rows += difference_rows((arm, of_arm), (baseline, of_baseline), sets, quantity, bounds=bounds, among=among)
     return Comparison(baseline.label, {arm.label: len(arm.members) for arm in arms}, tuple(rows), tuple(comparison_warnings(arms)))
 
 
-def value_rows(arm: Arm, sets: Sequence[str], quantity: str, measure: Measure, *, bounds: tuple[float, float] | None) -> list[Row]:
+def value_rows(
+    arm: Arm, sets: Sequence[str], quantity: str, measure: Measure, *, bounds: tuple[float, float] | None, among: Mapping[str, Sequence[Key]] | None = None
+) -> list[Row]:
     """An arm's own values: a row for each set that has the quantity, and over all if there are several."""
     rows = []
     for where, names, weighting in _places(sets):
         ks = shared_ks([(arm, measure)], names)
         if ks:
-            (cells,) = aligned([(arm, measure)], names, ks)
+            (cells,) = aligned([(arm, measure)], names, ks, among)
             rows.append(Row(quantity, arm.label, None, where, dict(zip(ks, means(cells, weighting=weighting, bounds=bounds), strict=True))))
     return rows
 
 
 def difference_rows(
-    of: tuple[Arm, Measure], to: tuple[Arm, Measure], sets: Sequence[str], quantity: str, *, bounds: tuple[float, float] | None
+    of: tuple[Arm, Measure],
+    to: tuple[Arm, Measure],
+    sets: Sequence[str],
+    quantity: str,
+    *,
+    bounds: tuple[float, float] | None,
+    among: Mapping[str, Sequence[Key]] | None = None,
 ) -> list[Row]:
     """One arm minus another, paired: a row for each set for which both have their quantities, and over all if there are several."""
     rows = []
     for where, names, weighting in _places(sets):
         ks = shared_ks([of, to], names)
         if ks:
-            a, b = aligned([of, to], names, ks)
+            a, b = aligned([of, to], names, ks, among)
             found = differences(a, b, weighting=weighting, bounds=bounds)
             rows.append(Row(quantity, of[0].label, to[0].label, where, dict(zip(ks, found, strict=True))))
     return rows
@@ -135,8 +144,10 @@ def shared_ks(sides: Sequence[tuple[Arm, Measure]], sets: Sequence[str]) -> list
     return sorted(set.intersection(*found))
 
 
-def aligned(sides: Sequence[tuple[Arm, Measure]], sets: Sequence[str], ks: Sequence[int]) -> list[list[Floats]]:
-    """Each side's measure on each set, `_SPC` with ks as columns, on the problems that all sides share.
+def aligned(
+    sides: Sequence[tuple[Arm, Measure]], sets: Sequence[str], ks: Sequence[int], among: Mapping[str, Sequence[Key]] | None = None
+) -> list[list[Floats]]:
+    """Each side's measure on each set, `_SPC` with ks as columns, on the problems that all sides share (`among`: on these, by set).
 
     A problem that could not be graded in any one dialogue behind these figures takes no part, so that what is compared is compared on the
     same problems throughout.
@@ -147,7 +158,7 @@ def aligned(sides: Sequence[tuple[Arm, Measure]], sets: Sequence[str], ks: Seque
     result: list[list[Floats]] = [[] for _ in sides]
     arms = list({id(arm): arm for arm, _ in sides}.values())
     for name in sets:
-        problems = shared_problems(arms, name)
+        problems = shared_problems(arms, name) if among is None else among[name]
         cells = [sum(sign * arm.cells(name, quantity, ks, problems) for quantity, sign in measure) for arm, measure in sides]
         known_P = np.logical_and.reduce([np.isfinite(x).all(axis=(0, 2)) for x in cells])
         if not known_P.any():
@@ -177,9 +188,18 @@ def _set_warnings(arms: Sequence[Arm]) -> list[str]:
         if without:
             found.append(f"{name} is left out: {', '.join(without)} was not evaluated on it")
             continue
+        for arm in arms:
+            each, joint = arm.problem_counts(name), len(arm.problems(name))
+            if max(each) > joint:
+                found.append(
+                    f"{name}: the seeds of {arm.label} were evaluated on different problems ({', '.join(f'{n:,}' for n in each)}; {joint:,} in all of them), and only those "
+                    f"count: give the source a seed of its own (gym: seed=1), so that no run's seed chooses its problems, and evaluate again"
+                )
         sizes = {arm.label: len(arm.problems(name)) for arm in arms}
         shared = len(shared_problems(arms, name))
-        if any(size != shared for size in sizes.values()):
+        if not shared:
+            found.append(f"{name} is left out: no problem of it was seen by all arms")
+        elif any(size != shared for size in sizes.values()):
             listed = ", ".join(f"{label} {size:,}" for label, size in sizes.items())
             found.append(f"{name}: the arms saw different problems ({listed}); only the {shared:,} that all saw are compared")
         if 0 < shared < SMALL_SET:
@@ -214,6 +234,9 @@ def _differing_settings(a: Arm, b: Arm) -> list[tuple[str, Any, Any]]:
             settings = (m.members[0].problem_sets[name] for m in (a, b))
             x, y = settings
             found += [(key, x.get(key), y.get(key)) for key in ("mode", "temperature", "top_p") if x.get(key) != y.get(key)]
+            if x.get("samples") and y.get("samples"):
+                drawn = [(s["samples"], *s.get("pass_temperatures", {})) for s in (x, y)]
+                found += [(label, a, b) for label, a, b in zip(("samples", "temperatures of the samples"), *((d[0], list(d[1:])) for d in drawn), strict=True) if a != b]
     return list({key: (key, x, y) for key, x, y in found}.values())
 
 

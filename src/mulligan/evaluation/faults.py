@@ -47,9 +47,16 @@ def size_warnings(name: str, accuracy: Mapping[int, Interval], power: Power | No
     ]
 
 
-def sample_warnings(name: str, samples: int, largest: int, beyond: Sequence[int]) -> list[str]:
-    """`beyond`: numbers of attempts whose dialogues spend more tokens than all samples."""
+def sample_warnings(
+    name: str, samples: int, largest: int, beyond: Sequence[int], *, temperatures: Sequence[float] = (), chosen: Sequence[float] = ()
+) -> list[str]:
+    """`beyond`: numbers of attempts whose dialogues spend more tokens than all samples; `temperatures`: those sampled; `chosen`: those that
+    pass@k was taken at for the largest k."""
     found = []
+    if samples and len(set(temperatures)) == 1:
+        found.append(f"{name}: all samples were drawn at temperature {temperatures[0]:g}: independent sampling may do better at another one; draw at several (eval.temperatures=[0.6, 1.0, 1.4])")
+    elif samples and chosen and min(chosen) == max(temperatures):
+        found.append(f"{name}: the hottest temperature that was sampled, {max(temperatures):g}, is the best for pass@{min(samples, largest)}: a hotter one may do better still; add one to eval.temperatures")
     if 0 < samples < largest:
         found.append(
             f"{name}: pass@k stops at k = {samples}, the number of samples; draw {largest} or more (better {ENOUGH * largest}) to reach k = {largest}"

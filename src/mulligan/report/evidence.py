@@ -140,7 +140,8 @@ class Evidence:
         return {label: by_k for label, by_k in found.items() if by_k}
 
     def ceilings(self, place: str) -> dict[str, ByK]:
-        """Values known by computation, of the task itself; over all sets, where they are known of each."""
+        """Values known by computation, of the task itself and of the feedback that the head arm was given (else of the first arm's for which they are known);
+        over all sets, where they are known of each."""
         if place in OVER_ALL:
             tables = [self.ceilings(name) for name in self.over_all]
             sizes = [self._problems(name) if place == ALL_QUESTIONS else 1 for name in self.over_all]
@@ -150,7 +151,7 @@ class Evidence:
                 for name, ks in shared.items()
                 if ks
             }
-        for arm in self.arms:
+        for arm in (self.head, *self.arms):
             for member in arm.members:
                 tables_of = member.problem_sets.get(place, {}).get("ceilings") or {}
                 if any(tables_of.values()):

@@ -14,7 +14,7 @@ from mulligan.evaluation.arms import Arm
 from mulligan.evaluation.compare import MIN_SEEDS
 from mulligan.evaluation.comparison import ACCURACY, GAIN, OVER_ALL, PASS
 from mulligan.evaluation.faults import SMALL_SET
-from mulligan.report.evidence import Evidence
+from mulligan.report.evidence import BEST_SAMPLER, Evidence
 from mulligan.report.tables import percent, points
 
 Tone = Literal["yes", "partly", "no", "open"]
@@ -52,9 +52,13 @@ class Findings:
 
     label: str
     place: str
+    start: int
+    """The fewest attempts that were evaluated, nearly always 1."""
     k: int
     first: Interval
+    """Accuracy with `start` attempts."""
     last: Interval
+    """Accuracy with `k` attempts."""
     rise: Interval | None
     """accuracy@K - accuracy@1; None: not known as a paired difference."""
     passed: Interval | None
@@ -70,6 +74,11 @@ class Findings:
     def rose(self) -> bool | None:
         """True, False (it fell), or None: no clear change."""
         return _sign(self.rise) if self.rise else (None if self.first.overlaps(self.last) else self.last.mean > self.first.mean)
+
+    @property
+    def models(self) -> list[str]:
+        """The rivals that are models: the best possible sampler is none, and says nothing of what training did."""
+        return [label for label in self.rivals if not label.startswith(BEST_SAMPLER)]
 
     @property
     def unbeaten(self) -> list[str]:
@@ -100,6 +109,7 @@ def find(evidence: Evidence) -> Findings | None:
     return Findings(
         label=arm.label,
         place=place,
+        start=min(accuracy),
         k=k,
         first=accuracy[min(accuracy)],
         last=accuracy[k],
@@ -113,8 +123,8 @@ def find(evidence: Evidence) -> Findings | None:
 
 
 def _verdict(found: Findings) -> tuple[str, Tone]:
-    if found.k == 1:
-        return "Evaluated with one attempt only", "open"
+    if found.k == found.start:
+        return f"Evaluated with {_attempts(found.k)} only", "open"
     if found.rose is None:
         return "No gain from further attempts is shown", "no"
     if not found.rose:
@@ -131,14 +141,16 @@ def _verdict(found: Findings) -> tuple[str, Tone]:
         return "The model gains more than by drawing again", "partly"
     if found.blind.high >= 0:
         return "The model gains more than by drawing again, but not clearly by reading its failures", "partly"
+    if not found.models:
+        return "The model gains more than by drawing again from itself, and less when it cannot see its failures; no other model was compared", "partly"
     return "The model learns from its failures: it gains more than by drawing again, and less when it cannot see them", "yes"
 
 
 def _sentences(found: Findings) -> list[str]:
     where = "" if found.place not in OVER_ALL else f" ({found.place})"
-    if found.k == 1:
-        return [f"With one attempt {found.label} solves {share(found.last)}{where}."]
-    change = f"With {found.k} attempts instead of 1, {found.label} solves {share(found.last)} of the questions instead of {share(found.first)}{where}"
+    if found.k == found.start:
+        return [f"With {_attempts(found.k)} {found.label} solves {share(found.last)}{where}."]
+    change = f"With {found.k} attempts instead of {found.start}, {found.label} solves {share(found.last)} of the questions instead of {share(found.first)}{where}"
     if found.rise is None:
         sentences = [f"{change}{'; the intervals overlap' if found.rose is None else ''}."]
     elif found.rose is None:
@@ -183,15 +195,15 @@ def _caveats(evidence: Evidence, found: Findings) -> list[str]:
         caveats.append("No history-blind control was played: how much a retry schedule alone would gain is not known.")
     elif found.blind is not None and found.blind.high >= 0:
         caveats.append(f"Without sight of its earlier attempts it does not clearly do worse ({points_of(found.blind)}).")
-    if not found.rivals and found.k > 1:
+    if not found.models and found.k > 1:
         caveats.append("No rival model: training lowers a model's own pass@k, so that the untrained and the single-turn model are the fairer ones.")
     return caveats if found.rose else caveats + unbeaten
 
 
 def _tiles(found: Findings) -> list[Tile]:
-    if found.k == 1:
-        return [_tile("1 attempt", found.last)]
-    tiles = [_tile("1 attempt", found.first), _tile(f"{found.k} attempts", found.last)]
+    if found.k == found.start:
+        return [_tile(_attempts(found.k), found.last)]
+    tiles = [_tile(_attempts(found.start), found.first), _tile(_attempts(found.k), found.last)]
     if found.passed:
         tiles.append(_tile(f"{found.k} independent draws", found.passed, f"pass@{found.k}, same model"))
     if found.gain:
@@ -217,6 +229,10 @@ def _unevaluated(arm: Arm) -> Headline:
         sentences.append(f"Its training reward was {early:+.2f} over the first {tenth} of {len(lines)} steps and {late:+.2f} over the last {tenth}.")
     place = run.path if run else arm.members[0].folder
     return Headline(f"{arm.label} was not evaluated", "open", tuple(sentences), "", (f"Evaluate it: mulligan eval {place} --out {place / 'eval'}",), ())
+
+
+def _attempts(k: int) -> str:
+    return f"{k} attempt{'s' * (k > 1)}"
 
 
 def share(value: Interval) -> str:

@@ -188,7 +188,7 @@ def _played(problem_sets: Mapping[str, Mapping[str, Any]]) -> str:
 
     def words(s: Mapping[str, Any]) -> str:
         how = "greedy" if s.get("temperature") == 0 else f"temperature {s.get('temperature')}"
-        samples = f", {s['samples']} samples" if s.get("samples") else ""
+        samples = f", {s['samples']} samples{_temperatures(s)}" if s.get("samples") else ""
         one_pass = ", one pass" if s.get("mode") == "one_pass" else ""
         return f"{how}{samples}{one_pass}, seed {s.get('seed')}"
 
@@ -214,3 +214,13 @@ def _settings(arms: Sequence[Arm]) -> TextTable | None:
 
 def _few(names: Sequence[str]) -> str:
     return "; ".join(names[:3]) + (f"; and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _temperatures(figures: Mapping[str, Any]) -> str:
+    """Those that were sampled, and those that pass@k was taken at for the largest k: ` a problem at temperatures 0.6, 1.0 (pass@5 at 1.0)`."""
+    sampled, chosen = figures.get("pass_temperatures"), figures.get("chosen_temperatures")
+    if not sampled:
+        return ""
+    largest = max(chosen, key=int, default="") if chosen else ""
+    taken = f" (pass@{largest} at {' and '.join(dict.fromkeys(chosen[largest]))})" if chosen and len(sampled) > 1 else ""
+    return f" at temperature{'s' * (len(sampled) > 1)} {', '.join(sampled)}{taken}"
