@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from mulligan.evaluation import bootstrap_seeds, paired_difference
-from mulligan.evaluation.compare import differences, means, paired_seeds, share_kept
-from mulligan.evaluation.intervals import share_unseen
+from mulligan.evaluation.compare import differences, means, paired_seeds, ratios, share_kept
+from mulligan.evaluation.intervals import bootstrap_ratio, share_unseen
 
 
 def cells(*rows):
@@ -126,6 +126,48 @@ def test_what_cannot_be_paired_is_named():
         means([np.full((1, 3, 1), np.nan)])
     with pytest.raises(ValueError, match="same seeds"):
         means([a, np.zeros((3, 5, 1))])
+
+
+def test_ratios_of_one_seed_are_the_bootstrap_of_a_ratio():
+    rng = np.random.default_rng(5)
+    bottoms = rng.integers(0, 4, 300).astype(float)
+    tops = np.minimum(rng.integers(0, 3, 300), bottoms)
+    (found,) = ratios([tops[None, :, None]], [bottoms[None, :, None]])
+    expected = bootstrap_ratio(tops, bottoms)
+    assert (found.mean, found.n) == (pytest.approx(expected.mean), expected.n)
+    assert (found.low, found.high) == (pytest.approx(expected.low, abs=0.006), pytest.approx(expected.high, abs=0.006))
+
+
+def test_ratios_against_direct_resampling():
+    """Three seeds that differ, two sets of different sizes: seeds and problems drawn anew, one draw of seeds for both sets."""
+    rng = np.random.default_rng(6)
+    bottoms = [rng.integers(1, 5, (3, n, 1)).astype(float) for n in (40, 90)]
+    tops = [rng.binomial(b.astype(int), np.array([0.2, 0.4, 0.6])[:, None, None]).astype(float) for b in bottoms]
+    (found,) = ratios(tops, bottoms, weighting="sets")
+    drawn = []
+    for _ in range(4000):
+        seeds = rng.integers(0, 3, 3)
+        parts = []
+        for x, y in zip(tops, bottoms, strict=True):
+            problems = rng.integers(0, x.shape[1], x.shape[1])
+            parts.append(x[seeds][:, problems].sum() / y[seeds][:, problems].sum())
+        drawn.append(np.mean(parts))
+    assert found.mean == pytest.approx(np.mean([x.sum() / y.sum() for x, y in zip(tops, bottoms, strict=True)]))
+    assert (found.low, found.high) == (pytest.approx(np.quantile(drawn, 0.025), abs=0.02), pytest.approx(np.quantile(drawn, 0.975), abs=0.02))
+    assert found.n == 130
+
+
+def test_a_ratio_without_variation_or_without_anything_to_divide_by():
+    bottoms = np.zeros((2, 50, 3))
+    bottoms[0, :20, :2] = bottoms[1, :30, :2] = 1
+    tops = np.zeros((2, 50, 3))
+    tops[:, :, 1] = bottoms[:, :, 1]
+    none, every, nothing = ratios([tops], [bottoms])
+    assert (none.mean, none.low, none.n) == (0, 0, 30)
+    assert none.high == pytest.approx(share_unseen(30))
+    assert (every.mean, every.high) == (1, 1)
+    assert every.low == pytest.approx(1 - share_unseen(30))
+    assert nothing is None
 
 
 def test_share_kept():

@@ -8,6 +8,7 @@ from fake_dialogues import FakePlayer, problem
 
 from mulligan.errors import ConfigError, RunError
 from mulligan.evaluation import evaluate, read_rivals, read_values, write_evaluation
+from mulligan.evaluation.attempts import RATES
 from mulligan.evaluation.values import aligned, in_common
 
 PROBLEMS = [problem(i) for i in range(12)]
@@ -26,13 +27,16 @@ def write(folder, *evaluations):
     return folder
 
 
+COUNTED = {"attempts_used"} | {quantity for pair in RATES.values() for quantity in pair}
+
+
 def test_values_are_read_back_as_they_were(tmp_path):
     result, other = evaluation(), evaluation(PROBLEMS[3:6], name="three")
     found = read_values(write(tmp_path, result, other))
     assert list(found) == ["twelve", "three"]
     values = found["twelve"]
     assert values.problem_ids == tuple(p.id for p in PROBLEMS)
-    assert set(values.quantities) == {"solved", "tokens", "passed", "passed@0.5", "passed@1.0", "solved:history_blind", "tokens:history_blind"}
+    assert set(values.quantities) == {"solved", "tokens", "passed", "passed@0.5", "passed@1.0", "solved:history_blind", "tokens:history_blind"} | COUNTED
     for quantity, by_k in result.values.quantities.items():
         assert list(values.quantities[quantity]) == [1, 2]
         for k, expected in by_k.items():
@@ -45,7 +49,7 @@ def test_the_rows_of_the_file(tmp_path):
     table = pq.read_table(write(tmp_path, evaluation()) / "values.parquet")
     assert table.schema.names == ["problem_set", "quantity", "k", "problem_id", "value"]
     assert [str(t) for t in table.schema.types] == ["string", "string", "int32", "string", "double"]
-    assert len(table) == 7 * 2 * 12
+    assert len(table) == (7 + len(COUNTED)) * 2 * 12
     rows = [r for r in table.to_pylist() if (r["quantity"], r["k"]) == ("solved", 2)]
     assert [r["value"] for r in rows] == [None, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0], "null: could not be graded"
     tokens = {r["problem_id"]: r["value"] for r in table.to_pylist() if (r["quantity"], r["k"]) == ("tokens", 2)}
@@ -54,7 +58,23 @@ def test_the_rows_of_the_file(tmp_path):
 
 def test_without_samples_or_controls_there_is_less(tmp_path):
     result = evaluate(FakePlayer(script), PROBLEMS, name="x", attempts=(1,))
-    assert set(read_values(write(tmp_path, result))["x"].quantities) == {"solved", "tokens"}
+    assert set(read_values(write(tmp_path, result))["x"].quantities) == {"solved", "tokens"} | COUNTED
+
+
+def test_what_is_counted_at_each_attempt(tmp_path):
+    scripts = [["w:1", "w: 1 ", "n"], ["c"], ["t", "w:2", "u"]]
+    values = evaluate(FakePlayer(lambda i, k, g: scripts[i]), PROBLEMS[:3], name="x", attempts=(3,)).values.quantities
+    expected = {
+        "made": [[1, 1, 1], [1, 0, 1], [1, 0, 1]],
+        "graded": [[1, 1, 1], [1, 0, 1], [1, 0, 0]],
+        "correct": [[0, 1, 0], [0, 0, 0], [0, 0, 0]],
+        "answered_again": [[0, 0, 0], [1, 0, 1], [0, 0, 0]],
+        "repeated": [[0, 0, 0], [1, 0, 0], [0, 0, 0]],
+        "missing": [[0, 0, 0], [0, 0, 0], [1, 0, 0]],
+        "cut": [[0, 0, 1], [0, 0, 0], [0, 0, 0]],
+    }
+    assert {name: [values[f"attempts:{name}"][t].tolist() for t in (1, 2, 3)] for name in expected} == expected
+    assert values["attempts_used"][3].tolist() == [3, 1, 3]
 
 
 def test_what_is_not_a_file_of_values(tmp_path):

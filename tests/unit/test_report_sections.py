@@ -11,7 +11,9 @@ from arms_on_disk import full_evaluation, solved_with, training, write_evaluatio
 
 from mulligan.errors import ConfigError
 from mulligan.evaluation.arms import read_arms
+from mulligan.evaluation.attempts import RATES
 from mulligan.report.evidence import Evidence
+from mulligan.report.experiment import experiment_table
 from mulligan.report.html import write_report
 from mulligan.report.sections import evaluation_sections
 from mulligan.report.training import MOST_POINTS, training_sections
@@ -109,7 +111,7 @@ def test_brackets_that_are_no_intervals_say_so(arms):
     several, one = sections_of(*arms), sections_of(arms[-1])
     assert several["attempts"].text[0].endswith("bars are the lowest and the highest seed.")
     assert several["tokens"].text[0].endswith("Bars are the lowest and the highest seed.")
-    columns = {"tokens": "Accuracy", "attempts": "Tokens per problem"}
+    columns = {"tokens": "Accuracy", "attempts": "Tokens"}
     for name, column in columns.items():
         (note,) = several[name].tables[0].notes
         assert note.startswith(f"{column}: 95 % interval")
@@ -117,6 +119,38 @@ def test_brackets_that_are_no_intervals_say_so(arms):
         assert not one[name].tables[0].notes
     assert one["attempts"].text[0].endswith("intervals resample whole problems.")
     assert "seed" not in one["tokens"].text[0]
+
+
+def test_rates_of_several_seeds_have_intervals_where_their_counts_were_kept(tmp_path):
+    """Three seeds of 100 problems: at attempt 2 each of 50 answers again, and repeats itself in 5, 10 and 15 cases."""
+    for seed in range(3):
+        answered, repeated = np.zeros(100), np.zeros(100)
+        answered[:50] = 1
+        repeated[: 5 * (seed + 1)] = 1
+        counts = {quantity: {1: np.ones(100), 2: answered} for pair in RATES.values() for quantity in pair}
+        counts |= {"attempts:correct": {1: np.ones(100) - answered, 2: np.zeros(100)}, "attempts:repeated": {1: np.zeros(100), 2: repeated}}
+        counts |= {"attempts:answered_again": {1: np.zeros(100), 2: answered}, "attempts:missing": {1: np.zeros(100), 2: np.zeros(100)}}
+        write_run(tmp_path / f"m{seed}", seed=seed)
+        solved = {1: np.ones(100) - answered, 2: np.ones(100) - answered}
+        write_evaluation(tmp_path / f"m{seed}", {"s": {"solved": solved, "tokens": {1: np.full(100, 4.0), 2: np.full(100, 6.0)}, "attempts_used": {1: np.ones(100), 2: 1 + answered}, **counts}})
+    evidence = Evidence(read_arms([str(tmp_path / f"m{seed}") for seed in range(3)]))
+    (arm,) = evidence.arms
+    assert evidence.attempt_intervals
+    repeats = evidence.rates(arm, "s", "repeat_rate")
+    assert list(repeats) == [2]  # nobody can repeat anything at the first attempt
+    assert repeats[2].mean == evidence.overall_rate(arm, "s", "repeat_rate").mean == pytest.approx(0.2)
+    assert 0.05 < repeats[2].low < 0.12 and 0.28 < repeats[2].high < 0.4  # not the range 0.1 to 0.3
+    assert evidence.rates(arm, "s", "conditional_success")[1].mean == 0.5
+    assert evidence.attempts_used(arm, "s")[2].mean == 1.5
+    assert evidence.tokens_per_solved(arm, "s")[2].mean == pytest.approx(12)
+    section = {s.id: s for s in evaluation_sections(evidence)}["attempts"]
+    assert section.text[0].endswith("intervals resample seeds and whole problems.")
+    (table,) = section.tables
+    assert not table.notes
+    assert table.rows[0][4].startswith("20.0 [")
+    assert table.rows[0][8].startswith("12 [")
+    (row,) = experiment_table(evidence, arm.label, []).rows
+    assert row[6].startswith("20.0 [")
 
 
 def test_training_is_a_mean_over_seeds_with_its_range(arms):

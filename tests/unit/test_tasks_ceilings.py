@@ -186,3 +186,21 @@ def test_other_sources_have_none(tmp_path):
     assert ceilings(load_problems("gym:chain_sum?size=5"), (1, 2)) == {}
     assert ceilings(replace(load_problems("builtin:guess?split=test"), problems=()), (1,)) == {}
     assert guess.oracle_accuracy(4) == 1.0
+
+
+# ---------------------------------------------------------------------------------------------------------------- mixtures
+
+
+def test_a_mixture_of_tasks_weighs_their_ceilings_by_their_problems():
+    mixed = load_problems("builtin:guess?split=test + builtin:codes?split=test&pegs=2&colours=3&distinct=0")
+    parts = [load_problems(source) for source in ("builtin:guess?split=test", "builtin:codes?split=test&pegs=2&colours=3&distinct=0")]
+    assert [len(p.problems) for p in parts] == [15, 9]
+    found, (a, b) = ceilings(mixed, (1, 2, 3), shown=HINT), (ceilings(p, (1, 2, 3), shown=HINT) for p in parts)
+    assert set(found) == {BEST, INDEPENDENT, "exclusion, with the verdict alone"}  # what only one of them has says nothing of both
+    for label, by_k in found.items():
+        assert by_k == pytest.approx({k: (15 * a[label][k] + 9 * b[label][k]) / 24 for k in (1, 2, 3)})
+    assert found[BEST][3] == pytest.approx((7 + 9) / 24)
+
+
+def test_a_mixture_with_a_part_of_which_nothing_is_known_has_none():
+    assert ceilings(load_problems("builtin:guess?split=test + builtin:product?split=test&n=5"), (1, 2), shown=HINT) == {}

@@ -17,7 +17,7 @@ from mulligan.evaluation.attempts import attempt_figures
 from mulligan.evaluation.controls import COMPARED, FALSE_WRONG, budgets_played, control_faults, control_figures, curves_of, false_wrong
 from mulligan.evaluation.evaluation import Evaluation, Play
 from mulligan.evaluation.faults import count_faults, fault_warnings, sample_warnings, size_warnings
-from mulligan.evaluation.intervals import Interval, bootstrap_mean
+from mulligan.evaluation.intervals import Interval
 from mulligan.evaluation.power import power_of
 from mulligan.evaluation.rivals import Rival, rival_figures
 from mulligan.evaluation.samples import sample_figures
@@ -181,9 +181,9 @@ def _figures(
         "accuracy": accuracy,
         "gain": differences_of(solved, sampled.passed) if sampled else {},
         "figures": attempt_figures(rollouts[largest], largest),
-        "attempts_used": {k: bootstrap_mean([float(min(len(r.attempts), k)) for r in rollouts[k]], bounds=None) for k in budgets},
+        "attempts_used": means_of(curves.attempts, bounds=None),
         "tokens_per_problem": means_of(tokens, bounds=None),
-        "tokens_per_solved": {k: float(tokens[k].sum() / np.nansum(solved[k])) if np.nansum(solved[k]) else None for k in budgets},
+        "tokens_per_solved": {k: _per_solved(tokens[k], solved[k]) for k in budgets},
         "equal_tokens": equal,
         "controls": {c: control_figures(curves_of(groups, budgets), curves, rise) for c, groups in controlled.items() if c in COMPARED},
         "false_wrong": false_wrong([g.rollouts[0] for g in controlled[FALSE_WRONG][largest]]) if FALSE_WRONG in controlled else None,
@@ -194,6 +194,13 @@ def _figures(
         "curves": curves,
         "sampled": sampled,
     }
+
+
+def _per_solved(tokens_P: Values, solved_P: Values) -> float | None:
+    """Tokens of all graded problems for each that was solved; None where none was."""
+    graded_P = ~np.isnan(solved_P)
+    count = solved_P[graded_P].sum()
+    return float(tokens_P[graded_P].sum() / count) if count else None
 
 
 def compare_accuracy(a: Evaluation, b: Evaluation) -> dict[int, Interval]:

@@ -6,14 +6,16 @@ Every rate counts attempts, and its interval resamples problems (attempts of one
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from mulligan.config import MOST_ATTEMPTS
 from mulligan.errors import ConfigError
 from mulligan.evaluation.intervals import Interval, bootstrap_ratio
+from mulligan.evaluation.values import Values
 from mulligan.types import Attempt, Outcome, Rollout
 
 
@@ -54,6 +56,16 @@ class Rate:
         return {count: self.count, total: self.total, **(self.interval.to_json() if self.interval else empty)}
 
 
+RATES = {
+    "conditional_success": ("attempts:correct", "attempts:graded"),
+    "repeat_rate": ("attempts:repeated", "attempts:answered_again"),
+    "no_answer": ("attempts:missing", "attempts:made"),
+    "truncated": ("attempts:cut", "attempts:made"),
+}
+"""Of each rate (by its name in eval.json) what is counted, and out of what: quantities of values.parquet, by number of the attempt instead of
+by budget."""
+
+
 @dataclass(frozen=True, slots=True)
 class AttemptFigures:
     """Rates by attempt number (from 1) and over all attempts, out of one dialogue per problem.
@@ -61,6 +73,7 @@ class AttemptFigures:
     `conditional_success[t]`: correct at attempt t, out of dialogues that reached it (with a graded attempt).
     `repeats[t]`: attempt t gave an answer already known to be wrong in its dialogue, out of the answers given at attempt t >= 2.
     `no_answer[t]`, `truncated[t]`: ended without an answer by itself, or by a token cap; out of all attempts t.
+    `counts[quantity][t]`: the problems' own numbers behind them, `_P`.
     """
 
     conditional_success: Mapping[int, Rate]
@@ -70,39 +83,52 @@ class AttemptFigures:
     repeats_overall: Rate
     no_answer_overall: Rate
     truncated_overall: Rate
+    counts: Mapping[str, Mapping[int, Values]] = field(repr=False)
 
 
 def attempt_figures(rollouts: Sequence[Rollout], largest: int) -> AttemptFigures:
     """Rates over dialogues (one per problem) that allowed up to `largest` attempts."""
-    numbers = range(1, largest + 1)
-    repeated = [repeats_of(r.attempts) for r in rollouts]
-    by_problem = [list(zip(r.attempts, flags, strict=True)) for r, flags in zip(rollouts, repeated, strict=True)]
+    counts = attempt_counts(rollouts, largest)
 
-    def rate(hit: Callable[[Attempt, bool], bool], among: Callable[[Attempt], bool], t: int | None) -> Rate:
-        chosen = [[(a, again) for a, again in pairs if (t is None or a.index == t) and among(a)] for pairs in by_problem]
-        return rate_of([sum(hit(a, again) for a, again in pairs) for pairs in chosen], [len(pairs) for pairs in chosen])
+    def by_attempt(name: str, first: int = 1) -> dict[int, Rate]:
+        hits, totals = (counts[quantity] for quantity in RATES[name])
+        return {t: rate_of(hits[t], totals[t]) for t in range(first, largest + 1)}
 
-    def graded(a: Attempt) -> bool:
-        return a.outcome is not Outcome.UNGRADABLE
-
-    def second_answer(a: Attempt) -> bool:
-        return a.index > 1 and a.outcome in (Outcome.CORRECT, Outcome.WRONG) and a.verdict.answer is not None
-
-    def every(_: Attempt) -> bool:
-        return True
-
-    def is_outcome(wanted: Outcome) -> Callable[[Attempt, bool], bool]:
-        return lambda a, _: a.outcome is wanted
+    def overall(name: str) -> Rate:
+        hits_P, totals_P = (np.sum([*counts[quantity].values()], axis=0) for quantity in RATES[name])
+        return rate_of(hits_P, totals_P)
 
     return AttemptFigures(
-        conditional_success={t: rate(is_outcome(Outcome.CORRECT), graded, t) for t in numbers},
-        repeats={t: rate(lambda _, again: again, second_answer, t) for t in numbers if t > 1},
-        no_answer={t: rate(is_outcome(Outcome.NO_ANSWER), every, t) for t in numbers},
-        truncated={t: rate(is_outcome(Outcome.TRUNCATED), every, t) for t in numbers},
-        repeats_overall=rate(lambda _, again: again, second_answer, None),
-        no_answer_overall=rate(is_outcome(Outcome.NO_ANSWER), every, None),
-        truncated_overall=rate(is_outcome(Outcome.TRUNCATED), every, None),
+        conditional_success=by_attempt("conditional_success"),
+        repeats=by_attempt("repeat_rate", first=2),
+        no_answer=by_attempt("no_answer"),
+        truncated=by_attempt("truncated"),
+        repeats_overall=overall("repeat_rate"),
+        no_answer_overall=overall("no_answer"),
+        truncated_overall=overall("truncated"),
+        counts=counts,
     )
+
+
+def attempt_counts(rollouts: Sequence[Rollout], largest: int) -> dict[str, dict[int, Values]]:
+    """quantity of `RATES` -> number t of the attempt -> for each problem 1 if its dialogue has such an attempt t, else 0, `_P`."""
+    quantities = dict.fromkeys(quantity for pair in RATES.values() for quantity in pair)
+    counts = {quantity: {t: np.zeros(len(rollouts)) for t in range(1, largest + 1)} for quantity in quantities}
+    for p, rollout in enumerate(rollouts):
+        for attempt, again in zip(rollout.attempts, repeats_of(rollout.attempts), strict=True):
+            answered_again = attempt.index > 1 and attempt.outcome in (Outcome.CORRECT, Outcome.WRONG) and attempt.verdict.answer is not None
+            is_one = {
+                "attempts:made": True,
+                "attempts:graded": attempt.outcome is not Outcome.UNGRADABLE,
+                "attempts:correct": attempt.outcome is Outcome.CORRECT,
+                "attempts:answered_again": answered_again,
+                "attempts:repeated": answered_again and again,
+                "attempts:missing": attempt.outcome is Outcome.NO_ANSWER,
+                "attempts:cut": attempt.outcome is Outcome.TRUNCATED,
+            }
+            for quantity, counted in is_one.items():
+                counts[quantity][attempt.index][p] = counted
+    return counts
 
 
 def repeats_of(attempts: Sequence[Attempt]) -> list[bool]:
@@ -126,7 +152,7 @@ def normalise_answer(text: str) -> str:
     return bare.removesuffix(".") or text.strip()
 
 
-def rate_of(hits_P: Sequence[int], totals_P: Sequence[int]) -> Rate:
-    count, total = sum(hits_P), sum(totals_P)
+def rate_of(hits_P: ArrayLike, totals_P: ArrayLike) -> Rate:
+    count, total = int(np.sum(hits_P)), int(np.sum(totals_P))
     interval = bootstrap_ratio(np.asarray(hits_P), np.asarray(totals_P)) if total else None
     return Rate(count, total, interval)

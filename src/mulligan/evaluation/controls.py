@@ -96,11 +96,12 @@ def gain_kept(control: Mapping[int, Values], normal: Mapping[int, Values], rise:
 
 
 def curves_of(groups: Mapping[int, Sequence[Group]], budgets: Sequence[int]) -> Curves:
-    """Solved and tokens for each budget, out of one dialogue per problem for each budget, or of the largest counted up to attempt k."""
+    """Solved, tokens and attempts for each budget, out of one dialogue per problem for each budget, or of the largest counted up to attempt k."""
     rollouts = {k: [g.rollouts[0] for g in groups.get(k, groups[max(groups)])] for k in budgets}
     return Curves(
         {k: np.array([solved_within(r, k) for r in rollouts[k]]) for k in budgets},
         {k: np.array([float(sum(a.num_tokens for a in r.attempts if a.index <= k)) for r in rollouts[k]]) for k in budgets},
+        {k: np.array([float(min(len(r.attempts), k)) for r in rollouts[k]]) for k in budgets},
     )
 
 

@@ -93,13 +93,13 @@ class Evaluation:
     @property
     def values(self) -> ProblemValues:
         """What `values.parquet` holds."""
-        quantities: dict[str, Mapping[int, Values]] = {"solved": self.curves.solved, "tokens": self.curves.tokens}
+        quantities: dict[str, Mapping[int, Values]] = {"solved": self.curves.solved, "tokens": self.curves.tokens, "attempts_used": self.curves.attempts}
         if self.sampled:
             quantities["passed"] = self.sampled.passed
             quantities |= {f"passed@{key_of(t)}": by_k for t, by_k in self.sampled.passed_at.items()}
         for name, control in self.controls.items():
             quantities |= {f"solved:{name}": control.curves.solved, f"tokens:{name}": control.curves.tokens}
-        return ProblemValues(self.problem_ids, quantities)
+        return ProblemValues(self.problem_ids, {**quantities, **self.figures.counts})
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able; keys of k are strings, as JSON wants them."""

@@ -5,7 +5,8 @@ broken grader is never a wrong answer.
 
 `values.parquet` has one row per (problem_set, quantity, k, problem_id), in the order of the problems. Quantities: `solved` (1 or 0) and
 `tokens` (sampled) of the dialogue with budget k; `passed` (the problem's estimate of pass@k at the chosen temperature) and
-`passed@T` at each temperature T; `solved:CONTROL` and `tokens:CONTROL` of each control's dialogues.
+`passed@T` at each temperature T; `solved:CONTROL` and `tokens:CONTROL` of each control's dialogues; `attempts_used` with budget k; and, of
+the dialogues with the largest budget, what is counted at attempt k (`attempts.RATES`): `attempts:made`, `attempts:correct`, ...
 """
 
 from __future__ import annotations
@@ -33,10 +34,11 @@ SCHEMA = pa.schema([("problem_set", pa.string()), ("quantity", pa.string()), ("k
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curves:
-    """What dialogues of one kind brought: k -> `_P`, 1 solved or 0, and tokens sampled."""
+    """What dialogues of one kind brought: k -> `_P`, 1 solved or 0, tokens sampled, and attempts made."""
 
     solved: Mapping[int, Values]
     tokens: Mapping[int, Values]
+    attempts: Mapping[int, Values]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,6 +6,7 @@ disagree. Over several seeds or sets they are made from values.parquet (`evaluat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -14,7 +15,8 @@ import numpy as np
 
 from mulligan.evaluation import Interval
 from mulligan.evaluation.arms import Arm, find_arm
-from mulligan.evaluation.compare import means, share_kept
+from mulligan.evaluation.attempts import RATES
+from mulligan.evaluation.compare import means, ratios, share_kept
 from mulligan.evaluation.comparison import (
     ACCURACY,
     ALL_QUESTIONS,
@@ -37,6 +39,7 @@ BEST_SAMPLER = "the best possible sampler"
 """How the ceiling of that name is called as a rival."""
 
 _IN_EVAL_JSON = {ACCURACY: "accuracy", PASS: "pass_at_k", GAIN: "gain", TOKENS: "tokens_per_problem"}
+_USED: Measure = (("attempts_used", 1.0),)
 _BOUNDS = {ACCURACY: (0.0, 1.0), PASS: (0.0, 1.0), GAIN: (-1.0, 1.0), TOKENS: None}
 
 
@@ -165,6 +168,58 @@ class Evidence:
         """A part of eval.json, for each seed that has it."""
         return [part for m in arm.members if (part := m.problem_sets.get(place, {}).get(key))]
 
+    # ------------------------------------------------------------------------------------------------ attempt by attempt
+
+    @cached_property
+    def attempt_intervals(self) -> bool:
+        """Whether the rates of all arms of several seeds have 95 % intervals over seeds x problems. Evaluations of earlier versions kept no counts for
+        each problem: of several such seeds there are the lowest and the highest."""
+        counts = [quantity for pair in RATES.values() for quantity in pair]
+        several = [arm for arm in self.evaluated if len(arm.members) > 1]
+        return all(arm.has_values and all(arm.ks(name, quantity) for name in arm.problem_sets for quantity in (*counts, "attempts_used")) for arm in several)
+
+    def rates(self, arm: Arm, place: str, name: str) -> ByK:
+        """A rate of `RATES` by number of the attempt, from the dialogues with the largest budget; an attempt that none made has none."""
+        if len(arm.members) > 1 and self.attempt_intervals:
+            top, bottom = (((quantity, 1.0),) for quantity in RATES[name])
+            return self._ratios(arm, top, bottom, place, (0.0, 1.0))
+        found = [t if name == "conditional_success" else t.get("by_attempt") or {} for t in self.table(arm, place, name)]
+        if len(found) != len(arm.members):
+            return {}
+        # A later attempt that a seed never reached has no rate there: the others speak for it.
+        numbers = sorted({int(t) for table in found for t in table})
+        return {t: rate for t in numbers if (rate := over_seeds([one for table in found if (one := interval_of(table.get(str(t))))]))}
+
+    def overall_rate(self, arm: Arm, place: str, name: str) -> Interval | None:
+        """A rate of `RATES` over all attempts; over all sets the mean of theirs, where all of them have one."""
+        if len(arm.members) > 1 and self.attempt_intervals and all(one in arm.problem_sets for one in self._names(place)):
+            top, bottom = ([x.sum(axis=2, keepdims=True) for x in self._cells(arm, ((quantity, 1.0),), place)] for quantity in RATES[name])
+            return ratios(top, bottom, weighting=OVER_ALL.get(place, "questions"))[0]
+        of_sets = [over_seeds([one for t in self.table(arm, set_, name) if (one := interval_of(t.get("overall")))]) for set_ in self._names(place)]
+        known = [one for one in of_sets if one]
+        if len(known) < len(of_sets) or not known:
+            return None
+        return known[0] if len(known) == 1 else _without_bounds(known)
+
+    def attempts_used(self, arm: Arm, place: str) -> ByK:
+        if len(arm.members) > 1 and self.attempt_intervals:
+            return self._means(arm, _USED, shared_ks([(arm, _USED)], [place]), place, None)
+        used = [intervals(t) for t in self.table(arm, place, "attempts_used")]
+        ks = sorted(set.intersection(*(set(t) for t in used))) if used else []
+        return {k: found for k in ks if (found := over_seeds([t[k] for t in used]))}
+
+    def tokens_per_solved(self, arm: Arm, place: str) -> ByK:
+        """Tokens of all problems for each that was solved, by k; a k with which none was solved has none."""
+        return self._ratios(arm, TOKENS, ACCURACY, place, None) if arm.has_values else {}
+
+    def _ratios(self, arm: Arm, top: Measure, bottom: Measure, place: str, bounds: tuple[float, float] | None) -> ByK:
+        names = self._names(place)
+        if any(name not in arm.problem_sets for name in names) or not (ks := shared_ks([(arm, top), (arm, bottom)], names)):
+            return {}
+        tops, bottoms = aligned([(arm, top), (arm, bottom)], names, ks)
+        found = ratios(tops, bottoms, weighting=OVER_ALL.get(place, "questions"), bounds=bounds)
+        return {k: one for k, one in zip(ks, found, strict=True) if one}
+
     # -------------------------------------------------------------------------------------------------------- controls
 
     def controls(self, arm: Arm, place: str) -> list[str]:
@@ -205,8 +260,12 @@ class Evidence:
             return {}
         return self._means(arm, measure, ks, place, (-1.0, 1.0) if against_normal else (0.0, 1.0))
 
+    def _cells(self, arm: Arm, measure: Measure, place: str, ks: list[int] | None = None) -> list[np.ndarray]:
+        names = self._names(place)
+        return aligned([(arm, measure)], names, shared_ks([(arm, measure)], names) if ks is None else ks)[0]
+
     def _means(self, arm: Arm, measure: Measure, ks: list[int], place: str, bounds: tuple[float, float] | None) -> ByK:
-        (cells,) = aligned([(arm, measure)], self._names(place), ks)
+        cells = self._cells(arm, measure, place, ks)
         return dict(zip(ks, means(cells, weighting=OVER_ALL.get(place, "questions"), bounds=bounds), strict=True))
 
 
@@ -216,3 +275,13 @@ def over_seeds(found: Sequence[Interval]) -> Interval | None:
         return found[0] if found else None
     values = [one.mean for one in found]
     return Interval(sum(values) / len(values), min(values), max(values), found[0].n)
+
+
+def interval_of(table: Mapping[str, Any] | None) -> Interval | None:
+    return Interval.from_json(table) if table and table.get("mean") is not None else None
+
+
+def _without_bounds(found: Sequence[Interval]) -> Interval:
+    """The mean over problem sets of figures of which no joint interval is known."""
+    mean = sum(one.mean for one in found) / len(found)
+    return Interval(mean, math.nan, math.nan, sum(one.n for one in found))

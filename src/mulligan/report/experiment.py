@@ -3,11 +3,12 @@ table of the report."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from mulligan.evaluation.arms import Arm
-from mulligan.evaluation.comparison import ACCURACY, GAIN, OVER_ALL, PASS
+from mulligan.evaluation.comparison import ACCURACY, GAIN, PASS
 from mulligan.report.evidence import Evidence
 from mulligan.report.headline import Headline
 from mulligan.report.sections import Section
@@ -43,14 +44,11 @@ def _against(evidence: Evidence, arm: Arm, rival: Arm, place: str, k: int) -> st
 
 
 def _repeats(evidence: Evidence, arm: Arm, place: str) -> str:
-    """The share of answers that repeat an earlier wrong one: mean over seeds, then over sets where the place is all of them."""
-    of_sets = []
-    for name in evidence.over_all if place in OVER_ALL else [place]:
-        found = [one["overall"]["mean"] for one in evidence.table(arm, name, "repeat_rate") if (one.get("overall") or {}).get("mean") is not None]
-        if not found:
-            return NOTHING
-        of_sets.append(sum(found) / len(found))
-    return f"{100 * sum(of_sets) / len(of_sets):.1f}"
+    """The share of answers that repeat an earlier wrong one; with an interval where counts for each problem were kept."""
+    found = evidence.overall_rate(arm, place, "repeat_rate")
+    if found is None:
+        return NOTHING
+    return percent(found) if evidence.attempt_intervals and math.isfinite(found.low) else f"{100 * found.mean:.1f}"
 
 
 def experiment_markdown(title: str, caption: str, facts: dict[str, Any], headline: Headline, table: TextTable, sections: Sequence[Section], figures: str) -> str:

@@ -10,8 +10,8 @@ from mulligan.evaluation import Interval
 from mulligan.evaluation.arms import Arm
 from mulligan.evaluation.comparison import ACCURACY, GAIN, OVER_ALL, PASS, TOKENS, Measure
 from mulligan.report.chart import Chart, Curve, Panel
-from mulligan.report.evidence import Evidence, over_seeds
-from mulligan.report.tables import NOTHING, TextTable, intervals, number, percent, plain, points
+from mulligan.report.evidence import Evidence, interval_of, over_seeds
+from mulligan.report.tables import NOTHING, TextTable, number, percent, plain, points
 
 MANY_ARMS = 3
 """With more arms than this, the page shows pass@k of the head arm and the baseline only, until asked for the others."""
@@ -239,8 +239,8 @@ def tokens_section(evidence: Evidence) -> Section | None:
             if not found or len(found) != len(arm.members):
                 continue
             ks = sorted(set.intersection(*({int(k) for k in t} for t in found)))
-            gains = {k: gain for k in ks if (gain := over_seeds([one for t in found if (one := _interval(t[str(k)].get("gain")))]))}
-            passed = {k: over_seeds([one for t in found if (one := _interval(t[str(k)].get("pass")))]) for k in ks}
+            gains = {k: gain for k in ks if (gain := over_seeds([one for t in found if (one := interval_of(t[str(k)].get("gain")))]))}
+            passed = {k: over_seeds([one for t in found if (one := interval_of(t[str(k)].get("pass")))]) for k in ks}
             if gains:
                 curves.append(Curve(arm.label, gains, colour=evidence.colours[arm.label]))
             for k in ks:
@@ -274,7 +274,7 @@ def attempts_section(evidence: Evidence) -> Section | None:
     for name, key, title, ylabel in kinds:
         panels = []
         for place in evidence.sets:
-            curves = [Curve(arm.label, rates, colour=evidence.colours[arm.label]) for arm in evidence.evaluated if (rates := _by_attempt(evidence, arm, place, key))]
+            curves = [Curve(arm.label, rates, colour=evidence.colours[arm.label]) for arm in evidence.evaluated if (rates := evidence.rates(arm, place, key))]
             if curves:
                 fits = (0.0, 1.0) if key == "conditional_success" else None
                 panels.append(Panel(place, curves, "attempt t", ylabel, bounds=fits))
@@ -284,30 +284,20 @@ def attempts_section(evidence: Evidence) -> Section | None:
     if not rows:
         return None
     headers = ("problems", "arm", "k", "attempts used", "repeats, %", "missing, %", "cut, %", "tokens per problem", "tokens per solved")
-    bars = "bars are the lowest and the highest seed" if _several_seeds(evidence) else "intervals resample whole problems"
+    ranges = _several_seeds(evidence) and not evidence.attempt_intervals
+    whole = "seeds and whole problems" if _several_seeds(evidence) else "whole problems"
+    bars = "bars are the lowest and the highest seed" if ranges else f"intervals resample {whole}"
     text = (f"From the dialogues with the largest budget that was evaluated. Attempts of one dialogue are not independent: {bars}.",)
-    return Section("attempts", "Attempt by attempt", text, tuple(charts), (TextTable("Over all attempts", headers, tuple(rows), _range_note(evidence, "Tokens per problem"), labels=2),))
-
-
-def _by_attempt(evidence: Evidence, arm: Arm, place: str, key: str) -> dict[int, Interval]:
-    found = [t if key == "conditional_success" else t.get("by_attempt") or {} for t in evidence.table(arm, place, key)]
-    if len(found) != len(arm.members):
-        return {}
-    rates = {int(t) for table in found for t in table}
-    # A later attempt that a seed never reached has no rate there: the others speak for it.
-    return {t: rate for t in sorted(rates) if (rate := over_seeds([one for table in found if (one := _interval(table.get(str(t))))]))}
+    return Section("attempts", "Attempt by attempt", text, tuple(charts), (TextTable("Over all attempts", headers, tuple(rows), _range_note(evidence, "Tokens") if ranges else (), labels=2),))
 
 
 def _attempts_row(evidence: Evidence, arm: Arm, place: str) -> tuple[str, ...] | None:
-    used = [intervals(t) for t in evidence.table(arm, place, "attempts_used")]
-    ks = sorted(set.intersection(*(set(t) for t in used))) if used else []
-    if not ks:
+    used = evidence.attempts_used(arm, place)
+    if not used:
         return None
-    k = ks[-1]
-    rates = [_rate([t.get("overall") for t in evidence.table(arm, place, key)]) for key in ("repeat_rate", "no_answer", "truncated")]
-    solved = _mean([t.get(str(k)) for t in evidence.table(arm, place, "tokens_per_solved")])
-    tokens = evidence.values(arm, TOKENS, place).get(k)
-    return (place, arm.label, str(k), number(over_seeds([t[k] for t in used])), *rates, number(tokens), _plain(solved))
+    k = max(used)
+    rates = [percent(evidence.overall_rate(arm, place, key)) for key in ("repeat_rate", "no_answer", "truncated")]
+    return (place, arm.label, str(k), number(used[k]), *rates, number(evidence.values(arm, TOKENS, place).get(k)), number(evidence.tokens_per_solved(arm, place).get(k)))
 
 
 # ------------------------------------------------------------------------------------------------------------------ power
@@ -353,12 +343,8 @@ def _range_note(evidence: Evidence, column: str | None = None) -> tuple[str, ...
     return (f"{others}: their mean, in brackets the lowest and the highest, which is no confidence interval.",)
 
 
-def _interval(table: Mapping[str, Any] | None) -> Interval | None:
-    return Interval.from_json(table) if table and table.get("mean") is not None else None
-
-
 def _rate(found: Sequence[Mapping[str, Any] | None]) -> str:
-    return percent(over_seeds([one for table in found if (one := _interval(table))]))
+    return percent(over_seeds([one for table in found if (one := interval_of(table))]))
 
 
 def _mean(found: Sequence[float | None]) -> float | None:

@@ -102,12 +102,24 @@ def ceilings(problems: ProblemSet, attempts: Sequence[int], *, shown: Collection
 
     `best possible` is the best accuracy under the feedback that is shown, `best independent sampling` that of as many draws from one
     distribution; a task may have further labels. A number whose value cannot be computed is left out. Values hold on exactly these
-    problems, for policies that cannot know a single problem's hidden part (its reading, number or code) beforehand.
+    problems, for policies that cannot know a single problem's hidden part (its reading, number or code) beforehand. Of a mixture it is
+    known what is known of all its parts: the question says which part a problem is from.
 
     Args:
         shown: fields of the verdict that the feedback shows; None: any of them (a function writes the feedback).
     """
     if len(parts_of(problems.source)) > 1:
-        return {}
+        of_source: dict[str, list[Problem]] = {}
+        for problem in problems.problems:
+            of_source.setdefault(problem.source, []).append(problem)
+        parts = [(len(some), ceilings(ProblemSet(tuple(some), source), attempts, shown=shown)) for source, some in of_source.items()]
+        labels = [label for label in parts[0][1] if all(label in found for _, found in parts)]
+        return {label: _mean_by_size([(size, found[label]) for size, found in parts]) for label in labels}
     scheme, name, _ = split_source(problems.source)
     return builtin.ceilings(name, problems.problems, sorted(set(attempts)), shown) if scheme == "builtin" else {}
+
+
+def _mean_by_size(parts: Sequence[tuple[int, dict[int, float]]]) -> dict[int, float]:
+    """Mean over parts of so many problems each, for the numbers of attempts that all of them have."""
+    total = sum(size for size, _ in parts)
+    return {k: sum(size * by_k[k] for size, by_k in parts) / total for k in parts[0][1] if all(k in by_k for _, by_k in parts)}

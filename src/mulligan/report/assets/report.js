@@ -52,6 +52,16 @@
   const contents = el("nav", { "aria-label": "Contents" }, ...data.sections.map((part) => el("a", { href: `#${part.id}` }, part.title)));
   main.replaceChildren(...[head(), arms(), contents, ...data.sections.map(section)].filter(Boolean));
   main.removeAttribute("aria-busy");
+
+  // Paper has nothing to click on: what is folded is opened for it, and closed again.
+  const opened = [];
+  window.addEventListener("beforeprint", () => {
+    for (const part of main.querySelectorAll("details.folded:not([open]), details.warnings:not([open])")) {
+      part.open = true;
+      opened.push(part);
+    }
+  });
+  window.addEventListener("afterprint", () => opened.splice(0).forEach((part) => { part.open = false; }));
 })().catch((error) => {
   document.getElementById("report").replaceChildren(Page.el("p", { class: "failed" }, `This report cannot be shown: ${error.message}`));
 });
