@@ -116,7 +116,7 @@ def test_problems_are_matched_by_id_and_repeats_in_their_order(tmp_path):
     a, b = aligned([(arm, ACCURACY) for arm in arms], ["s"], [1])
     assert a[0][0, :, 0].tolist() == [1, 0, 1]  # x, y, x again
     assert b[0][0, :, 0].tolist() == [1, 1, 1]
-    assert any("saw different problems (a 4, b 4); only the 3" in text for text in comparison_warnings(arms))
+    assert any("saw different problems (a 4, b 4; 3 in common)" in text for text in comparison_warnings(arms))
 
 
 def test_what_could_not_be_graded_takes_no_part(tmp_path):
@@ -177,7 +177,7 @@ def test_warnings(runs):
     assert "two is left out: multi-seed0 was not evaluated on it" in text
     assert "protocol.feedback: 'verdict and attempts left' and 'verdict'" in text
     assert "temperature: 0.0 and 0.7" in text
-    assert "one: the arms saw different problems (multi-seed0 120, told 40); only the 40" in text
+    assert "one: the arms saw different problems (multi-seed0 120, told 40; 40 in common)" in text
     assert "one: 40 problems are few" in text
     assert "fewer than 5 seeds: multi-seed0 (1), told (1)" in text
 

@@ -6,6 +6,7 @@ import pytest
 from mulligan.evaluation import bootstrap_seeds, paired_difference
 from mulligan.evaluation.compare import differences, means, paired_seeds, ratios, share_kept
 from mulligan.evaluation.intervals import bootstrap_ratio, share_unseen
+from mulligan.report.tables import number
 
 
 def cells(*rows):
@@ -168,6 +169,23 @@ def test_a_ratio_without_variation_or_without_anything_to_divide_by():
     assert (every.mean, every.high) == (1, 1)
     assert every.low == pytest.approx(1 - share_unseen(30))
     assert nothing is None
+
+
+def test_a_ratio_over_sets_without_variation_weighs_by_what_they_can_show():
+    """As a mean of as many problems: ten of one set are half of what is said."""
+    tops, ones = [np.zeros((1, n, 1)) for n in (10, 400)], [np.ones((1, n, 1)) for n in (10, 400)]
+    for weighting in ("sets", "questions"):
+        assert ratios(tops, ones, weighting=weighting) == means(tops, weighting=weighting)
+
+
+def test_the_upper_bound_of_a_ratio_may_be_infinite():
+    """Ten tokens a problem, and one of a hundred solved: more than a third of the resamples hold no solved one."""
+    tops, bottoms = np.full((1, 100, 1), 10.0), np.zeros((1, 100, 1))
+    bottoms[0, 0] = 1
+    (found,) = ratios([tops], [bottoms], bounds=None)
+    assert (found.mean, found.high) == (1000, np.inf)
+    assert 200 <= found.low <= 500
+    assert number(found).endswith(", ∞]")
 
 
 def test_share_kept():

@@ -142,5 +142,7 @@ def test_a_grid_of_temperatures_that_may_be_too_small_is_warned_of():
     for inside in (0.6, 0.9):
         found = warnings(inside, (0.6, 0.9, 1.2))
         assert "hottest" not in found and "all samples" not in found
+    tie = "\n".join(evaluate(FakePlayer(lambda i, k, g: ["w"]), PROBLEMS, name="x", attempts=(1, 2), samples=8, temperatures=(0.6, 1.0)).warnings)
+    assert "hottest" not in tie  # nothing is solved at either, and ties go to the one nearest 1
     without = evaluate(FakePlayer(lambda i, k, g: ["c"]), PROBLEMS, name="x", attempts=(1, 2), temperatures=(0.8,)).warnings
     assert not any("temperature" in text for text in without)

@@ -61,11 +61,12 @@ def test_sentences_carry_the_figures_and_say_nulls_plainly():
 def test_the_fewest_attempts_evaluated_need_not_be_one(tmp_path):
     write_evaluation(tmp_path / "e", {"s": {"solved": {2: [0, 1] * 100, 5: [1, 1] * 100}}})
     headline = make_headline(Evidence(read_arms([str(tmp_path / "e")])))
-    assert headline.sentences[0].startswith("With 5 attempts instead of 2, e solves 100.0 % of the questions instead of 50.0 %")
+    assert headline.sentences[0] == "With 5 attempts instead of 2, e solves 100.0 % of the questions instead of 50.0 %: +50.0 points [+43.0, +57.0]."
     assert [tile.label for tile in headline.tiles] == ["2 attempts", "5 attempts"]
     write_evaluation(tmp_path / "f", {"s": {"solved": {5: [1, 0] * 100}}})
     headline = make_headline(Evidence(read_arms([str(tmp_path / "f")])))
     assert (headline.verdict, headline.sentences) == ("Evaluated with 5 attempts only", ("With 5 attempts f solves 50.0 %.",))
+    assert headline.caveats == ("One training seed: the intervals say nothing of what another run would give.",)
     assert [tile.label for tile in headline.tiles] == ["5 attempts"]
 
 

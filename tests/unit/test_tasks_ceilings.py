@@ -203,4 +203,8 @@ def test_a_mixture_of_tasks_weighs_their_ceilings_by_their_problems():
 
 
 def test_a_mixture_with_a_part_of_which_nothing_is_known_has_none():
-    assert ceilings(load_problems("builtin:guess?split=test + builtin:product?split=test&n=5"), (1, 2), shown=HINT) == {}
+    mixed = load_problems("builtin:guess?split=test + builtin:product?split=test&n=5")
+    assert ceilings(mixed, (1, 2), shown=HINT) == {}
+    assert ceilings(replace(mixed, problems=()), (1, 2), shown=HINT) == {}
+    by_hand = tuple(replace(p, source=mixed.source) for p in mixed.problems)
+    assert ceilings(replace(mixed, problems=by_hand), (1, 2), shown=HINT) == {}

@@ -20,9 +20,9 @@ from mulligan.evaluation.faults import count_faults, fault_warnings, sample_warn
 from mulligan.evaluation.intervals import Interval
 from mulligan.evaluation.power import power_of
 from mulligan.evaluation.rivals import Rival, rival_figures
-from mulligan.evaluation.samples import sample_figures
+from mulligan.evaluation.samples import SampleFigures, sample_figures
 from mulligan.evaluation.tokens import equal_tokens, left_out
-from mulligan.evaluation.values import ProblemValues, difference_of, differences_of, means_of
+from mulligan.evaluation.values import ProblemValues, Values, difference_of, differences_of, means_of
 from mulligan.sampling import SamplingParams
 from mulligan.types import Group, Problem, Rollout
 
@@ -170,10 +170,9 @@ def _figures(
     controlled = {c: {play.k: play.groups for play in plays if play.stage == c} for c in settings.controls}
     power = power_of(solved[rise[1]], solved[rise[0]]) if rise else None
     faults = count_faults(plays)
-    chosen = sampled.chosen[max(sampled.chosen)] if sampled and sampled.chosen else ()
     warnings = [
         *size_warnings(name, accuracy, power),
-        *sample_warnings(name, settings.samples, largest, left_out(equal, curves), temperatures=settings.temperatures, chosen=chosen),
+        *sample_warnings(name, settings.samples, largest, left_out(equal, curves), temperatures=settings.temperatures, best=_best_temperature(sampled)),
         *fault_warnings(name, faults),
     ]
     return {
@@ -194,6 +193,16 @@ def _figures(
         "curves": curves,
         "sampled": sampled,
     }
+
+
+def _best_temperature(sampled: SampleFigures | None) -> float | None:
+    """Where pass@k is highest for the largest k; None if nowhere alone."""
+    if sampled is None or not sampled.chosen:
+        return None
+    k = max(sampled.chosen)
+    by_heat = {t: by_k[k].mean for t, by_k in sampled.by_temperature.items() if k in by_k}
+    highest = [t for t, mean in by_heat.items() if mean == max(by_heat.values())]
+    return highest[0] if len(highest) == 1 else None
 
 
 def _per_solved(tokens_P: Values, solved_P: Values) -> float | None:

@@ -61,8 +61,14 @@ class Arm:
 
     @property
     def problem_sets(self) -> list[str]:
-        """The sets that every member was evaluated on."""
-        return [name for name in self.members[0].problem_sets if all(name in m.problem_sets for m in self.members)]
+        """The sets that every member was evaluated on, and of which they share a problem."""
+        return [name for name in self.members[0].problem_sets if all(name in m.problem_sets for m in self.members) and self._shares(name)]
+
+    def _shares(self, problem_set: str) -> bool:
+        if len(self.members) == 1 or not self.has_values:
+            return True
+        first, *others = [v.problem_ids for v in self._values(problem_set)]
+        return all(other == first for other in others) or bool(self.problems(problem_set))
 
     @property
     def trained_attempts(self) -> int | None:

@@ -65,8 +65,8 @@ def means(a: Sets, *, weighting: Weighting = "questions", bounds: tuple[float, f
 def ratios(tops: Sets, bottoms: Sets, *, weighting: Weighting = "questions", bounds: tuple[float, float] | None = (0.0, 1.0), seed: int = 0) -> list[Interval | None]:
     """Sum of the tops over sum of the bottoms for each column, over all seeds and problems of a set, then over the sets; arguments as `differences`.
 
-    For rates whose parts a problem brings several of or none (attempts, tokens). None where some set has nothing to divide by. A resample without
-    anything to divide by takes no part.
+    For rates whose parts a problem brings several of or none (attempts, tokens). None where some set has nothing to divide by. A resample of 0 / 0
+    takes no part, one of something / 0 is infinite (tokens, and nothing solved for them), and so may be the upper bound.
     """
     tops, bottoms = _checked(tops, bottoms)
     per_set = [_divided(x.mean((0, 1)), y.mean((0, 1))) for x, y in zip(tops, bottoms, strict=True)]
@@ -76,21 +76,23 @@ def ratios(tops: Sets, bottoms: Sets, *, weighting: Weighting = "questions", bou
     mean_C = _over_sets(per_set, tops, weighting)
     found: list[Interval | None] = []
     for c in range(columns):
-        known_R = drawn_RC[np.isfinite(drawn_RC[:, c]), c]
+        known_R = drawn_RC[~np.isnan(drawn_RC[:, c]), c]
         if not np.isfinite(mean_C[c]) or not len(known_R):
             found.append(None)
             continue
         behind = [(y[:, :, c] > 0).any(axis=0) for y in bottoms]  # problems that have something to divide by
         n = int(sum(b.sum() for b in behind))
+        effective = 1 / sum(w**2 / b.sum() for w, b in zip(_set_weights(tops, weighting), behind, strict=True))
         flat = all(np.array_equal(x[:, :, c], ratio[c] * y[:, :, c]) for x, y, ratio in zip(tops, bottoms, per_set, strict=True))
-        low, high = np.quantile(known_R, [0.025, 0.975])
-        found.append(_without_variation(float(mean_C[c]), n, n, bounds) if flat else Interval(float(mean_C[c]), float(low), float(high), n))
+        # Between two infinities there is nothing to interpolate.
+        low, high = np.quantile(known_R, [0.025, 0.975], method="linear" if np.isfinite(known_R).all() else "inverted_cdf")
+        found.append(_without_variation(float(mean_C[c]), n, effective, bounds) if flat else Interval(float(mean_C[c]), float(low), float(high), n))
     return found
 
 
 def _divided(tops: Floats, bottoms: Floats) -> Floats:
-    """NaN where there is nothing to divide by."""
-    return np.divide(tops, bottoms, out=np.full(np.shape(tops), np.nan), where=bottoms > 0)
+    """0 / 0 is NaN, anything else / 0 infinite."""
+    return np.divide(tops, bottoms, out=np.where(tops > 0, np.inf, np.nan), where=bottoms > 0)
 
 
 def share_kept(a: Sets, *, weighting: Weighting = "questions", seed: int = 0) -> Interval | None:

@@ -183,8 +183,8 @@ def comparison_warnings(arms: Sequence[Arm]) -> list[str]:
 
 def _set_warnings(arms: Sequence[Arm]) -> list[str]:
     found = []
-    for name in dict.fromkeys(name for arm in arms for name in arm.problem_sets):
-        without = [arm.label for arm in arms if name not in arm.problem_sets]
+    for name in dict.fromkeys(name for arm in arms for m in arm.members for name in m.problem_sets):
+        without = [arm.label for arm in arms if any(name not in m.problem_sets for m in arm.members)]
         if without:
             found.append(f"{name} is left out: {', '.join(without)} was not evaluated on it")
             continue
@@ -193,7 +193,7 @@ def _set_warnings(arms: Sequence[Arm]) -> list[str]:
             if max(each) > joint:
                 found.append(
                     f"{name}: the seeds of {arm.label} were evaluated on different problems ({', '.join(f'{n:,}' for n in each)}; {joint:,} in all of them), and only those "
-                    f"count: give the source a seed of its own (gym: seed=1), so that no run's seed chooses its problems, and evaluate again"
+                    "count: evaluate all with one limit, and give a generated source a seed of its own (gym: seed=1), so that no run's seed chooses its problems"
                 )
         sizes = {arm.label: len(arm.problems(name)) for arm in arms}
         shared = len(shared_problems(arms, name))
@@ -201,7 +201,7 @@ def _set_warnings(arms: Sequence[Arm]) -> list[str]:
             found.append(f"{name} is left out: no problem of it was seen by all arms")
         elif any(size != shared for size in sizes.values()):
             listed = ", ".join(f"{label} {size:,}" for label, size in sizes.items())
-            found.append(f"{name}: the arms saw different problems ({listed}); only the {shared:,} that all saw are compared")
+            found.append(f"{name}: the arms saw different problems ({listed}; {shared:,} in common): mulligan compare is on these alone, a report's differences on those that both arms saw")
         if 0 < shared < SMALL_SET:
             found.append(f"{name}: {shared} problems are few, and only large differences can be seen on them; use {SMALL_SET} or more")
     return found
@@ -218,7 +218,7 @@ def _protocol_warnings(arms: Sequence[Arm]) -> list[str]:
             found.append(f"{first.label} and {arm.label} were not played alike ({shown})")
     mixed = [arm.label for arm in arms if len({_played(m.problem_sets) for m in arm.members}) > 1]
     if mixed:
-        found.append(f"the seeds of {', '.join(mixed)} were not evaluated alike (temperature, samples or mode differ)")
+        found.append(f"the seeds of {', '.join(mixed)} were not evaluated alike (temperatures, samples, numbers of attempts or mode differ)")
     return found
 
 
@@ -235,10 +235,16 @@ def _differing_settings(a: Arm, b: Arm) -> list[tuple[str, Any, Any]]:
             x, y = settings
             found += [(key, x.get(key), y.get(key)) for key in ("mode", "temperature", "top_p") if x.get(key) != y.get(key)]
             if x.get("samples") and y.get("samples"):
-                drawn = [(s["samples"], *s.get("pass_temperatures", {})) for s in (x, y)]
+                drawn = [(s["samples"], *_sampled_at(s)) for s in (x, y)]
                 found += [(label, a, b) for label, a, b in zip(("samples", "temperatures of the samples"), *((d[0], list(d[1:])) for d in drawn), strict=True) if a != b]
     return list({key: (key, x, y) for key, x, y in found}.values())
 
 
 def _played(problem_sets: Mapping[str, Mapping[str, Any]]) -> tuple[Any, ...]:
-    return tuple((name, *(s.get(key) for key in ("mode", "temperature", "top_p", "samples"))) for name, s in sorted(problem_sets.items()))
+    keys = ("mode", "temperature", "top_p", "samples")
+    return tuple((name, *(s.get(key) for key in keys), *_sampled_at(s), *s.get("accuracy", {})) for name, s in sorted(problem_sets.items()))
+
+
+def _sampled_at(figures: Mapping[str, Any]) -> list[str]:
+    """The temperatures of the samples; evaluations of earlier versions had one."""
+    return list(figures.get("pass_temperatures") or ([str(figures["sample_temperature"])] if figures.get("sample_temperature") is not None else []))

@@ -48,14 +48,14 @@ def size_warnings(name: str, accuracy: Mapping[int, Interval], power: Power | No
 
 
 def sample_warnings(
-    name: str, samples: int, largest: int, beyond: Sequence[int], *, temperatures: Sequence[float] = (), chosen: Sequence[float] = ()
+    name: str, samples: int, largest: int, beyond: Sequence[int], *, temperatures: Sequence[float] = (), best: float | None = None
 ) -> list[str]:
-    """`beyond`: numbers of attempts whose dialogues spend more tokens than all samples; `temperatures`: those sampled; `chosen`: those that
-    pass@k was taken at for the largest k."""
+    """`beyond`: numbers of attempts whose dialogues spend more tokens than all samples; `temperatures`: those sampled; `best`: the one
+    with the highest pass@k for the largest k, None if two are as high."""
     found = []
     if samples and len(set(temperatures)) == 1:
         found.append(f"{name}: all samples were drawn at temperature {temperatures[0]:g}: independent sampling may do better at another one; draw at several (eval.temperatures=[0.6, 1.0, 1.4])")
-    elif samples and chosen and min(chosen) == max(temperatures):
+    elif samples and best is not None and best == max(temperatures):
         found.append(f"{name}: the hottest temperature that was sampled, {max(temperatures):g}, is the best for pass@{min(samples, largest)}: a hotter one may do better still; add one to eval.temperatures")
     if 0 < samples < largest:
         found.append(

@@ -29,6 +29,7 @@ from mulligan.evaluation.comparison import (
     aligned,
     difference_rows,
     shared_ks,
+    shared_problems,
 )
 from mulligan.report.tables import intervals
 
@@ -81,6 +82,8 @@ class Evidence:
         """The sets that figures over all are taken from: those of every evaluated arm, if there are several."""
         arms = self.evaluated
         shared = [name for name in self.sets if all(name in arm.problem_sets for arm in arms)]
+        if all(arm.has_values for arm in arms):
+            shared = [name for name in shared if shared_problems(arms, name)]
         return shared if len(shared) > 1 and all(arm.has_values for arm in arms) else []
 
     @cached_property
@@ -113,12 +116,12 @@ class Evidence:
         ks = shared_ks([(arm, measure)], names)
         return self._means(arm, measure, ks, place, _BOUNDS[measure]) if ks else {}
 
-    def rise(self, arm: Arm, place: str, k: int) -> Interval | None:
-        """accuracy@k - accuracy@1, paired within each model and problem; None without values per problem."""
+    def rise(self, arm: Arm, place: str, k: int, start: int = 1) -> Interval | None:
+        """accuracy@k - accuracy@start, paired within each model and problem; None without values per problem."""
         names = self._names(place)
-        if not arm.has_values or any(name not in arm.problem_sets for name in names) or not {1, k} <= set(shared_ks([(arm, ACCURACY)], names)):
+        if not arm.has_values or any(name not in arm.problem_sets for name in names) or not {start, k} <= set(shared_ks([(arm, ACCURACY)], names)):
             return None
-        (cells,) = aligned([(arm, ACCURACY)], names, [1, k])
+        (cells,) = aligned([(arm, ACCURACY)], names, [start, k])
         return means([x[:, :, 1:] - x[:, :, :1] for x in cells], weighting=OVER_ALL.get(place, "questions"), bounds=(-1.0, 1.0))[0]
 
     def versus(self, a: Arm, of_a: Measure, b: Arm, of_b: Measure, place: str) -> ByK:
@@ -193,7 +196,9 @@ class Evidence:
     def overall_rate(self, arm: Arm, place: str, name: str) -> Interval | None:
         """A rate of `RATES` over all attempts; over all sets the mean of theirs, where all of them have one."""
         if len(arm.members) > 1 and self.attempt_intervals and all(one in arm.problem_sets for one in self._names(place)):
-            top, bottom = ([x.sum(axis=2, keepdims=True) for x in self._cells(arm, ((quantity, 1.0),), place)] for quantity in RATES[name])
+            # Set by set: each may have a largest budget of its own.
+            cells = {q: [x for name_ in self._names(place) for x in self._cells(arm, ((q, 1.0),), name_)] for q in RATES[name]}
+            top, bottom = ([x.sum(axis=2, keepdims=True) for x in cells[q]] for q in RATES[name])
             return ratios(top, bottom, weighting=OVER_ALL.get(place, "questions"))[0]
         of_sets = [over_seeds([one for t in self.table(arm, set_, name) if (one := interval_of(t.get("overall")))]) for set_ in self._names(place)]
         known = [one for one in of_sets if one]
@@ -202,6 +207,8 @@ class Evidence:
         return known[0] if len(known) == 1 else _without_bounds(known)
 
     def attempts_used(self, arm: Arm, place: str) -> ByK:
+        if place not in arm.problem_sets:
+            return {}
         if len(arm.members) > 1 and self.attempt_intervals:
             return self._means(arm, _USED, shared_ks([(arm, _USED)], [place]), place, None)
         used = [intervals(t) for t in self.table(arm, place, "attempts_used")]
@@ -209,12 +216,16 @@ class Evidence:
         return {k: found for k in ks if (found := over_seeds([t[k] for t in used]))}
 
     def tokens_per_solved(self, arm: Arm, place: str) -> ByK:
-        """Tokens of all problems for each that was solved, by k; a k with which none was solved has none."""
-        return self._ratios(arm, TOKENS, ACCURACY, place, None) if arm.has_values else {}
+        """Tokens of all problems for each that was solved, by k, on the problems that were graded with k attempts; a k with which none was solved has
+        none, nor has an evaluation without values per problem."""
+        if not arm.has_values or place not in arm.problem_sets:
+            return {}
+        ks = shared_ks([(arm, TOKENS), (arm, ACCURACY)], [place])
+        return {k: found for k in ks if (found := self._ratios(arm, TOKENS, ACCURACY, place, None, [k]).get(k))}
 
-    def _ratios(self, arm: Arm, top: Measure, bottom: Measure, place: str, bounds: tuple[float, float] | None) -> ByK:
+    def _ratios(self, arm: Arm, top: Measure, bottom: Measure, place: str, bounds: tuple[float, float] | None, ks: list[int] | None = None) -> ByK:
         names = self._names(place)
-        if any(name not in arm.problem_sets for name in names) or not (ks := shared_ks([(arm, top), (arm, bottom)], names)):
+        if any(name not in arm.problem_sets for name in names) or not (ks := ks or shared_ks([(arm, top), (arm, bottom)], names)):
             return {}
         tops, bottoms = aligned([(arm, top), (arm, bottom)], names, ks)
         found = ratios(tops, bottoms, weighting=OVER_ALL.get(place, "questions"), bounds=bounds)

@@ -60,7 +60,7 @@ class Findings:
     last: Interval
     """Accuracy with `k` attempts."""
     rise: Interval | None
-    """accuracy@K - accuracy@1; None: not known as a paired difference."""
+    """`last` - `first`; None: not known as a paired difference."""
     passed: Interval | None
     gain: Interval | None
     rivals: Mapping[str, Interval]
@@ -113,7 +113,7 @@ def find(evidence: Evidence) -> Findings | None:
         k=k,
         first=accuracy[min(accuracy)],
         last=accuracy[k],
-        rise=evidence.rise(arm, place, k) if min(accuracy) == 1 < k else None,
+        rise=evidence.rise(arm, place, k, min(accuracy)) if min(accuracy) < k else None,
         passed=evidence.values(arm, PASS, place).get(k),
         gain=evidence.values(arm, GAIN, place).get(k),
         rivals=rivals,
@@ -189,13 +189,13 @@ def _caveats(evidence: Evidence, found: Findings) -> list[str]:
         caveats.append("One training seed: the intervals say nothing of what another run would give.")
     elif seeds < MIN_SEEDS:
         caveats.append(f"{seeds} training seeds: intervals over so few are too narrow.")
-    if found.gain is None and found.k > 1:
+    if found.gain is None and found.k > found.start:
         caveats.append("No independent samples were drawn, so that what the failed attempts bring cannot be told from drawing again.")
-    if found.blind is None and found.k > 1:
+    if found.blind is None and found.k > found.start:
         caveats.append("No history-blind control was played: how much a retry schedule alone would gain is not known.")
     elif found.blind is not None and found.blind.high >= 0:
         caveats.append(f"Without sight of its earlier attempts it does not clearly do worse ({points_of(found.blind)}).")
-    if not found.models and found.k > 1:
+    if not found.models and found.k > found.start:
         caveats.append("No rival model: training lowers a model's own pass@k, so that the untrained and the single-turn model are the fairer ones.")
     return caveats if found.rose else caveats + unbeaten
 

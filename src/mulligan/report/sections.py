@@ -297,7 +297,9 @@ def _attempts_row(evidence: Evidence, arm: Arm, place: str) -> tuple[str, ...] |
         return None
     k = max(used)
     rates = [percent(evidence.overall_rate(arm, place, key)) for key in ("repeat_rate", "no_answer", "truncated")]
-    return (place, arm.label, str(k), number(used[k]), *rates, number(evidence.values(arm, TOKENS, place).get(k)), number(evidence.tokens_per_solved(arm, place).get(k)))
+    per_solved = evidence.tokens_per_solved(arm, place).get(k)
+    solved = number(per_solved) if per_solved else _plain(_mean([t.get(str(k)) for t in evidence.table(arm, place, "tokens_per_solved")]))
+    return (place, arm.label, str(k), number(used[k]), *rates, number(evidence.values(arm, TOKENS, place).get(k)), solved)
 
 
 # ------------------------------------------------------------------------------------------------------------------ power
@@ -332,7 +334,7 @@ def by_k_table(title: str, labels: tuple[str, ...], lines: Sequence[tuple[str, s
 
 
 def _several_seeds(evidence: Evidence) -> bool:
-    return any(len(arm.members) > 1 for arm in evidence.arms)
+    return any(len(arm.members) > 1 for arm in evidence.evaluated)
 
 
 def _range_note(evidence: Evidence, column: str | None = None) -> tuple[str, ...]:

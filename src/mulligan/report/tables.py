@@ -5,6 +5,7 @@ They take an `Evaluation` or the same figures read back from eval.json. Figures 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -200,6 +201,8 @@ def number(interval: Interval | None) -> str:
 
 def plain(value: float) -> str:
     """A number without needless digits: `1,234`, `12.3`, `0.0123`; what rounding left of nothing is `0`."""
+    if math.isinf(value):
+        return "∞"
     if abs(value) < 1e-9:
         return "0"
     if 100 <= abs(value) < 1e7:

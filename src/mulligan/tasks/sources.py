@@ -108,10 +108,14 @@ def ceilings(problems: ProblemSet, attempts: Sequence[int], *, shown: Collection
     Args:
         shown: fields of the verdict that the feedback shows; None: any of them (a function writes the feedback).
     """
+    if not problems.problems:
+        return {}
     if len(parts_of(problems.source)) > 1:
         of_source: dict[str, list[Problem]] = {}
         for problem in problems.problems:
             of_source.setdefault(problem.source, []).append(problem)
+        if problems.source in of_source:  # problems made by hand, which name the mixture and not their part
+            return {}
         parts = [(len(some), ceilings(ProblemSet(tuple(some), source), attempts, shown=shown)) for source, some in of_source.items()]
         labels = [label for label in parts[0][1] if all(label in found for _, found in parts)]
         return {label: _mean_by_size([(size, found[label]) for size, found in parts]) for label in labels}
