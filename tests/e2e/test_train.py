@@ -23,6 +23,7 @@ from mulligan.display import Display
 from mulligan.errors import ConfigError, GraderError, RunError
 from mulligan.evaluation import read_values
 from mulligan.model import load_policy
+from mulligan.model.packed import _int8_is_exact
 from mulligan.runtime.local import make_player
 from mulligan.train import train
 from mulligan.types import Problem, Verdict, VerdictKind
@@ -249,7 +250,10 @@ def plain_weights(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return weights_of(train(tiny(**BASE), tmp_path_factory.mktemp("plain") / "r", display=QUIET))
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+NEEDS_INT8 = pytest.mark.skipif(not _int8_is_exact(), reason="no exact 8-bit products on this processor")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=NEEDS_INT8) if name == "8-bit rollouts" else name for name in OPTIONS])
 def test_every_option_runs_and_changes_something(name: str, tmp_path: Path, plain_weights: bytes):
     recipe = tiny(**BASE | OPTIONS[name])
     run = train(recipe, tmp_path / "r", display=QUIET)
