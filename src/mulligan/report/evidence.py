@@ -191,7 +191,7 @@ class Evidence:
             return {}
         # A later attempt that a seed never reached has no rate there: the others speak for it.
         numbers = sorted({int(t) for table in found for t in table})
-        return {t: rate for t in numbers if (rate := over_seeds([one for table in found if (one := interval_of(table.get(str(t))))]))}
+        return {t: rate for t in numbers if (rate := over_tables([table.get(str(t)) for table in found]))}
 
     def overall_rate(self, arm: Arm, place: str, name: str) -> Interval | None:
         """A rate of `RATES` over all attempts; over all sets the mean of theirs, where all of them have one."""
@@ -200,7 +200,7 @@ class Evidence:
             cells = {q: [x for name_ in self._names(place) for x in self._cells(arm, ((q, 1.0),), name_)] for q in RATES[name]}
             top, bottom = ([x.sum(axis=2, keepdims=True) for x in cells[q]] for q in RATES[name])
             return ratios(top, bottom, weighting=OVER_ALL.get(place, "questions"))[0]
-        of_sets = [over_seeds([one for t in self.table(arm, set_, name) if (one := interval_of(t.get("overall")))]) for set_ in self._names(place)]
+        of_sets = [over_tables([t.get("overall") for t in self.table(arm, set_, name)]) for set_ in self._names(place)]
         known = [one for one in of_sets if one]
         if len(known) < len(of_sets) or not known:
             return None
@@ -288,8 +288,9 @@ def over_seeds(found: Sequence[Interval]) -> Interval | None:
     return Interval(sum(values) / len(values), min(values), max(values), found[0].n)
 
 
-def interval_of(table: Mapping[str, Any] | None) -> Interval | None:
-    return Interval.from_json(table) if table and table.get("mean") is not None else None
+def over_tables(found: Sequence[Mapping[str, Any] | None]) -> Interval | None:
+    """`over_seeds` of intervals as they stand in eval.json; those without a mean take no part."""
+    return over_seeds([Interval.from_json(table) for table in found if table and table.get("mean") is not None])
 
 
 def _without_bounds(found: Sequence[Interval]) -> Interval:

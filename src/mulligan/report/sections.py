@@ -10,7 +10,7 @@ from mulligan.evaluation import Interval
 from mulligan.evaluation.arms import Arm
 from mulligan.evaluation.comparison import ACCURACY, GAIN, OVER_ALL, PASS, TOKENS, Measure
 from mulligan.report.chart import Chart, Curve, Panel
-from mulligan.report.evidence import Evidence, interval_of, over_seeds
+from mulligan.report.evidence import Evidence, over_tables
 from mulligan.report.tables import NOTHING, TextTable, number, percent, plain, points
 
 MANY_ARMS = 3
@@ -220,7 +220,7 @@ def _false_wrong_table(evidence: Evidence) -> list[TextTable]:
             cells = []
             for key in ("kept", "returned"):
                 found = [t[key] for t in tables]
-                cells += [f"{sum(r['count'] for r in found):,} of {sum(r['total'] for r in found):,}", _rate(found)]
+                cells += [f"{sum(r['count'] for r in found):,} of {sum(r['total'] for r in found):,}", percent(over_tables(found))]
             rows.append((place, arm.label, *cells))
     headers = ("problems", "arm", "kept", "kept, %", "right again later", "right again later, %")
     notes = ("Of right answers that were called wrong: how many still stand in the next attempt, and how many come again at any later one.", *_range_note(evidence))
@@ -239,8 +239,8 @@ def tokens_section(evidence: Evidence) -> Section | None:
             if not found or len(found) != len(arm.members):
                 continue
             ks = sorted(set.intersection(*({int(k) for k in t} for t in found)))
-            gains = {k: gain for k in ks if (gain := over_seeds([one for t in found if (one := interval_of(t[str(k)].get("gain")))]))}
-            passed = {k: over_seeds([one for t in found if (one := interval_of(t[str(k)].get("pass")))]) for k in ks}
+            gains = {k: gain for k in ks if (gain := over_tables([t[str(k)].get("gain") for t in found]))}
+            passed = {k: over_tables([t[str(k)].get("pass") for t in found]) for k in ks}
             if gains:
                 curves.append(Curve(arm.label, gains, colour=evidence.colours[arm.label]))
             for k in ks:
@@ -343,10 +343,6 @@ def _range_note(evidence: Evidence, column: str | None = None) -> tuple[str, ...
         return ()
     others = "Of several seeds" if column is None else f"{column}: 95 % interval over seeds x problems. Others, of several seeds"
     return (f"{others}: their mean, in brackets the lowest and the highest, which is no confidence interval.",)
-
-
-def _rate(found: Sequence[Mapping[str, Any] | None]) -> str:
-    return percent(over_seeds([one for table in found if (one := interval_of(table))]))
 
 
 def _mean(found: Sequence[float | None]) -> float | None:

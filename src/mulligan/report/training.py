@@ -217,7 +217,7 @@ def _few(names: Sequence[str]) -> str:
 
 
 def _temperatures(figures: Mapping[str, Any]) -> str:
-    """Those that were sampled, and those that pass@k was taken at for the largest k: ` a problem at temperatures 0.6, 1.0 (pass@5 at 1.0)`."""
+    """Those that were sampled, and those that pass@k was taken at for the largest k: ` at temperatures 0.6, 1.0 (pass@5 at 1.0)`."""
     sampled, chosen = figures.get("pass_temperatures"), figures.get("chosen_temperatures")
     if not sampled:
         return ""
