@@ -1,14 +1,16 @@
 """values.parquet: what is paired over problems is read back as it was; rivals are paired problem by problem."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fake_dialogues import FakePlayer, problem
+from fake_dialogues import FakePlayer, problem, rollout
 
 from mulligan.errors import ConfigError, RunError
 from mulligan.evaluation import evaluate, read_rivals, read_values, write_evaluation
-from mulligan.evaluation.attempts import RATES
+from mulligan.evaluation.attempts import RATES, attempt_counts
 from mulligan.evaluation.values import aligned, in_common
 
 PROBLEMS = [problem(i) for i in range(12)]
@@ -75,6 +77,16 @@ def test_what_is_counted_at_each_attempt(tmp_path):
     }
     assert {name: [values[f"attempts:{name}"][t].tolist() for t in (1, 2, 3)] for name in expected} == expected
     assert values["attempts_used"][3].tolist() == [3, 1, 3]
+
+
+def test_an_answer_that_could_not_be_graded_is_no_repeat():
+    """Its verdict may hold the answer all the same: it counts neither as an answer nor as a repeated one."""
+    played = rollout(PROBLEMS[0], ["w:1", "u", "w:1"])
+    first, broken, last = played.attempts
+    broken = replace(broken, verdict=replace(broken.verdict, answer="1"))
+    counts = attempt_counts([replace(played, attempts=(first, broken, last))], 3)
+    assert [int(counts["attempts:answered_again"][t][0]) for t in (1, 2, 3)] == [0, 0, 1]
+    assert [int(counts["attempts:repeated"][t][0]) for t in (1, 2, 3)] == [0, 0, 1]
 
 
 def test_what_is_not_a_file_of_values(tmp_path):
