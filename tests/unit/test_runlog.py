@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import platform
 import subprocess
 import sys
 import time
@@ -131,6 +133,63 @@ def test_of_several_that_begin_at_once_one_gets_the_folder(tmp_path: Path, monke
     with ThreadPoolExecutor(4) as pool:
         (owner,) = filter(None, pool.map(begin, "abcd"))
     assert RunFolder.open(tmp_path / "run").manifest()["command"] == [owner]
+
+
+_SECOND = """
+import sys
+from mulligan.config import parse_recipe
+from mulligan.errors import RunError
+from mulligan.runlog import RunFolder
+path, how = sys.argv[1:]
+recipe = parse_recipe({"name": "second", "model": {"path": "tiny:"}, "problems": {"train": "builtin:guess"}})
+try:
+    (RunFolder.open(path, RunFolder.open(path).recipe) if how == "open" else RunFolder.create(path, recipe)).close()
+    print("taken")
+except RunError as error:
+    print(error)
+"""
+
+
+def _from_another_process(path: Path, how: str) -> str:
+    return subprocess.run([sys.executable, "-c", _SECOND, str(path), how], check=True, capture_output=True, text=True, timeout=120).stdout.strip()
+
+
+def test_two_processes_do_not_train_in_one_folder(run: RunFolder) -> None:
+    refused = _from_another_process(run.path, "open")
+    assert refused == f"another process trains in {run.path} (process {os.getpid()} on {platform.node()}): stop it, wait for its end, or choose another --out"
+    assert RunFolder.open(run.path).manifest()["seed"] == 7, "it may be read all the same"
+    run.close()
+    assert _from_another_process(run.path, "open") == "taken"
+
+
+def test_a_run_that_was_not_begun_yet_is_kept_from_others_as_well(run: RunFolder) -> None:
+    (run.path / "recipe.json").unlink()  # as if it had just made its folders
+    assert "another process trains in" in _from_another_process(run.path, "create")
+
+
+def test_who_outlives_a_killed_run_keeps_nobody_out(tmp_path: Path) -> None:
+    """Graders may live a little longer than the process that was killed; the next one must be able to go on."""
+    code = (
+        "import multiprocessing, os, sys, time\n"
+        "from mulligan.config import parse_recipe\n"
+        "from mulligan.runlog import RunFolder\n"
+        "recipe = parse_recipe({'name': 'killed', 'model': {'path': 'tiny:'}, 'problems': {'train': 'builtin:guess'}})\n"
+        "run = RunFolder.create(sys.argv[1], recipe)\n"
+        "child = multiprocessing.get_context('fork').Process(target=time.sleep, args=(60,))\n"
+        "child.start()\n"
+        "print(child.pid, flush=True)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    killed = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True)
+    assert killed.stdout is not None
+    child = int(killed.stdout.readline())
+    try:
+        assert killed.wait(60) == -9
+        os.kill(child, 0)  # it lives
+        assert _from_another_process(tmp_path / "run", "open") == "taken"
+    finally:
+        os.kill(child, 9)
+        killed.stdout.close()
 
 
 def test_a_run_begins_where_the_file_system_has_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
