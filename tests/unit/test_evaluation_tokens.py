@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mulligan.evaluation import evaluate
 from mulligan.evaluation.samples import Tally, fold_of
-from mulligan.evaluation.tokens import spend, stopping_curves
+from mulligan.evaluation.tokens import equal_tokens_of_seeds, spend, stopping_curves
 
 
 def tally_of(samples: list[list[tuple[bool, int]]]) -> Tally:
@@ -132,3 +132,72 @@ def test_intervals_cover_the_truth():
         )
         covered += result.equal_tokens[2].gain.low <= truth <= result.equal_tokens[2].gain.high
     assert 0.88 <= covered / trials <= 0.99
+
+
+# ------------------------------------------------------------------------------------------------------------ several seeds
+
+FOLDS = np.array([0, 1] * 10)
+
+
+def right_in(c: int, n: int = 8) -> dict[float, Tally]:
+    """Twenty problems, each with c right ones of n samples of 2 tokens, at one temperature."""
+    return {1.0: tally_of([[(i < c, 2) for i in range(n)]] * 20)}
+
+
+def dialogues(solved: list[float], tokens: list[float]) -> tuple[np.ndarray, np.ndarray]:
+    """For each seed the share of problems solved with the one budget, and the tokens of every problem; `_SKP`."""
+    solved_SKP = np.stack([[(np.arange(20) < 20 * share).astype(float)] for share in solved])
+    return solved_SKP, np.stack([np.full((1, 20), t) for t in tokens])
+
+
+def test_each_seed_is_compared_with_itself_and_spends_as_much_as_itself():
+    """2 tokens buy the first seed's sampler 1 sample, of which 1/8 is right; the second is right at once and needs no more."""
+    (equal,) = equal_tokens_of_seeds(*dialogues([0.5, 1.0], [2.0, 6.0]), [right_in(1), right_in(8)], FOLDS, paired=True)
+    assert equal is not None
+    assert (equal.tokens, equal.samples) == pytest.approx((4, (1 + 8) / 2))
+    assert equal.passed.mean == pytest.approx((1 / 8 + 1) / 2)
+    assert equal.gain.mean == pytest.approx((3 / 8 + 0) / 2)
+    # both seeds alike, or one of them twice: the ends of what a resample of the seeds can give for the pass
+    assert (equal.passed.low, equal.passed.high) == pytest.approx((1 / 8, 1))
+    assert equal.gain.low == 0 and equal.gain.high > 3 / 8
+
+
+def test_every_seed_of_a_rival_may_spend_what_the_arm_does_on_average():
+    """2 and 6 tokens: each of the rival's seeds may spend 4, of which one is right in one of eight samples: costs 2, 3.75, 5.25."""
+    (equal,) = equal_tokens_of_seeds(*dialogues([0.5, 1.0], [2.0, 6.0]), [right_in(1), right_in(8), right_in(8)], FOLDS, paired=False)
+    assert equal is not None
+    m = 2 + 0.25 / 1.5
+    assert equal.samples == pytest.approx((m + 8 + 8) / 3)
+    assert equal.passed.mean == pytest.approx((m / 8 + 1 + 1) / 3)
+    assert equal.gain.mean == pytest.approx(0.75 - (m / 8 + 2) / 3)
+    assert equal.passed.low == pytest.approx(m / 8), "the first of them three times: 1 resample in 27"
+
+
+def test_one_seed_of_several_is_what_an_evaluation_finds():
+    result = evaluation(lambda i, k: ["w", "c"][:k] if i % 2 else ["w"] * k, lambda i, g, t: ["c"] if g == 0 else ["w"], 4)
+    sampled = result.sampled
+    assert sampled is not None
+    solved_SKP, tokens_SKP = (np.stack([*curve.values()])[None] for curve in (result.solved, result.curves.tokens))
+    for paired in (True, False):
+        found = equal_tokens_of_seeds(solved_SKP, tokens_SKP, [sampled.tallies], sampled.folds_P, paired=paired)
+        assert [(e.tokens, e.samples, e.gain.mean) for e in found if e] == [(e.tokens, e.samples, e.gain.mean) for e in result.equal_tokens.values()]
+
+
+def test_a_seed_that_spends_more_than_its_samples_cost_leaves_no_figure():
+    assert equal_tokens_of_seeds(*dialogues([1.0, 1.0], [2.0, 90.0]), [right_in(1), right_in(0)], FOLDS, paired=True) == [None]
+    assert equal_tokens_of_seeds(*dialogues([1.0, 1.0], [2.0, 90.0]), [right_in(0), right_in(1)], FOLDS, paired=True) != [None], "eight samples solve it, for less"
+
+
+def test_the_interval_of_several_seeds_covers_the_truth():
+    """Ten seeds whose accuracy and whose samples differ from seed to seed, 40 problems; the dialogues spend what one sample costs."""
+    folds = np.array([0, 1] * 20)
+    covered, trials = 0, 120
+    for trial in range(trials):
+        rng = np.random.default_rng(trial)
+        skill = rng.uniform(0.4, 0.8, size=10)
+        solved_SKP = (rng.random((10, 1, 40)) < skill[:, None, None]).astype(float)
+        tallies = [{1.0: Tally(np.full(40, 8), rights, 2.0 * rights, 2.0 * (8 - rights))} for rights in (rng.binomial(8, s / 2, size=40) for s in skill)]
+        (equal,) = equal_tokens_of_seeds(solved_SKP, np.full((10, 1, 40), 2.0), tallies, folds, paired=True)
+        assert equal is not None
+        covered += equal.gain.low <= 0.6 - 0.3 <= equal.gain.high
+    assert 0.9 <= covered / trials <= 1.0

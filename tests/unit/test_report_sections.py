@@ -8,11 +8,14 @@ import re
 import numpy as np
 import pytest
 from arms_on_disk import full_evaluation, interval, solved_with, training, write_evaluation, write_run
+from fake_dialogues import FakePlayer, problem
 
 from mulligan.errors import ConfigError
+from mulligan.evaluation import evaluate
 from mulligan.evaluation.arms import read_arms
 from mulligan.evaluation.attempts import RATES
 from mulligan.evaluation.comparison import ACCURACY
+from mulligan.evaluation.results import write_evaluation as write_evaluated
 from mulligan.report.evidence import Evidence
 from mulligan.report.experiment import experiment_table
 from mulligan.report.html import write_report
@@ -152,6 +155,58 @@ def test_rates_of_several_seeds_have_intervals_where_their_counts_were_kept(tmp_
     assert table.rows[0][8].startswith("12 [")
     (row,) = experiment_table(evidence, arm.label, []).rows
     assert row[6].startswith("20.0 [")
+
+
+def played_seed(folder, seed, *, learns, attempts="uniform(1,2)"):
+    """A run with a real evaluation of a scripted player on 40 problems. Samples: one of four is right, 2 tokens each. Dialogues of an arm that learns: with two attempts 12 + 4 * seed problems
+    are solved, all at the second; of another none is. Told that it was wrong, a right answer (20 of 40 problems) stands in 10 + 2 * seed cases."""
+    write_run(folder, seed=seed, attempts=attempts)
+
+    def script(i, k, g):
+        if player.calls[-1]["group_size"] > 1:
+            return ["c"] if g % 4 == 0 else ["w"]
+        return ["w", "c"][:k] if learns and i < 12 + 4 * seed else ["w"] * k
+
+    told = {"false_wrong": lambda i, k, g: (["c", "c"] if i < 10 + 2 * seed else ["c", "w"]) if i < 20 else ["w", "w"]}
+    player = FakePlayer(script, conditions=told)
+    result = evaluate(player, [problem(i) for i in range(40)], name="s", attempts=(1, 2), samples=8, controls=("false_wrong",))
+    write_evaluated(folder, [result], model=str(folder))
+    return result
+
+
+def test_seeds_at_equal_tokens_and_their_false_wrong_have_intervals(tmp_path):
+    for seed in range(3):
+        played_seed(tmp_path / f"m{seed}", seed, learns=True)
+        played_seed(tmp_path / f"one{seed}", seed, learns=False, attempts="fixed(1)")
+    found = sections_of(*(tmp_path / f"{arm}{seed}" for arm in ("m", "one") for seed in range(3)))
+    own, others = found["tokens"].tables
+    assert not own.notes and "seed" not in found["tokens"].text[0]
+    # two attempts cost 5 tokens, which buy 8 samples' worth 2 + 2 * 6/8 + 2 * 6*5/(8*7) = 4.57 for three, and 0.71 more for a fourth
+    samples, passed = 3 + (5 - 4.5714) / 0.7143, [1 - 6 / 8 * 5 / 7 * 4 / 6, 1 - 6 / 8 * 5 / 7 * 4 / 6 * 3 / 5]
+    passes = passed[0] + (samples - 3) * (passed[1] - passed[0])
+    row = next(r for r in own.rows if r[1:3] == ("m", "2"))
+    assert (row[3], row[4]) == ("5", f"{samples:.3g}")
+    assert row[6].startswith(f"{100 * passes:.1f} [")
+    gain = 100 * (0.4 - passes)
+    assert row[7].startswith(f"{gain:.1f} [")
+    low, high = (float(x) for x in row[7].split("[")[1].strip("]").split(", "))
+    assert low < gain - 10 and high > gain + 10, "wider than the seeds, which lie 10 points apart"
+    assert others.title == "m at equal tokens, against the samples of others"
+    assert others.rows[1][:3] == ("s", "one", "2")
+    assert others.rows[1][3:5] == row[4:5] + row[6:7]  # its samples are the same
+    (kept,) = {r[2:4] for r in found["controls"].tables[-1].rows}
+    assert kept[0] == "36 of 60"
+    assert kept[1].startswith("60.0 [")
+    low, high = (float(x) for x in kept[1].split("[")[1].strip("]").split(", "))
+    assert low < 50 and high > 70
+    assert len(found["controls"].tables[-1].notes) == 1, "none of the range of the seeds"
+
+
+def test_one_seed_at_equal_tokens_is_what_its_evaluation_says(tmp_path):
+    result = played_seed(tmp_path / "m", 0, learns=True)
+    evidence = Evidence(read_arms([str(tmp_path / "m")]))
+    again = evidence.equal_tokens(evidence.head, "s")
+    assert {k: (e.tokens, e.samples, e.passed, e.gain) for k, e in again.items()} == {k: (e.tokens, e.samples, e.passed, e.gain) for k, e in result.equal_tokens.items()}
 
 
 def test_arms_of_several_seeds_on_other_sets_stand_beside_each_other(tmp_path):

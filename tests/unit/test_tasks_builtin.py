@@ -264,6 +264,26 @@ def test_guess_test_split_is_every_number_once():
     assert set(Counter(p.answer for p in load_problems("builtin:guess?n=2000"))) == {str(i) for i in range(1, 16)}
 
 
+def test_guess_in_several_ranges():
+    problems = load_problems("builtin:guess?split=test&low=1&high=3&ranges=2&step=20&style=words").problems
+    assert [p.answer for p in problems] == ["1", "2", "3", "21", "22", "23"]
+    assert len({p.id for p in problems}) == 6
+    assert problems[0].question == "I am thinking of a whole number from 1 to 3. Which number is it?"
+    assert problems[3].question == "I am thinking of a whole number from 21 to 23. Which number is it?"
+    assert [guess.grade(problems[4], f"\\boxed{{{x}}}").fields.get("hint") for x in (21, 22, 23, 2)] == ["higher", None, "lower", "invalid"]
+    drawn = load_problems("builtin:guess?split=train&low=1&high=3&ranges=2&step=20&n=600").problems
+    counts = Counter((p.question, p.answer) for p in drawn)
+    assert set(counts) == {("guess 1 3", x) for x in "123"} | {("guess 21 23", f"2{x}") for x in "123"}
+    assert min(counts.values()) > 60, "each about as often"
+    assert all(int(x) in range(21, 24) for x in re.findall(r"\d+", " ".join(guess.demonstrate(problems[3], random.Random(i)) for i in range(20))))
+
+
+@pytest.mark.parametrize("settings", ["ranges=0", "low=1&high=7&ranges=2&step=6"])
+def test_guess_ranges_that_overlap_are_refused(settings):
+    with pytest.raises(ConfigError, match="at least one range is needed, and a step above"):
+        load_problems(f"builtin:guess?{settings}")
+
+
 def test_guess_hints():
     seven = load_problems("builtin:guess?split=test").problems[6]
     hints = {

@@ -62,6 +62,14 @@ def test_guess_takes_its_range_from_the_source():
     assert found[INDEPENDENT][1] == pytest.approx(1 / 3)
 
 
+def test_guess_in_several_ranges_has_the_ceilings_of_one():
+    one, several = (load_problems(f"builtin:guess?split=test&low=1&high=7{more}") for more in ("", "&ranges=3&step=40"))
+    assert ceilings(several, (1, 2, 3), shown=HINT) == ceilings(one, (1, 2, 3), shown=HINT)
+    assert ceilings(several, (1, 2, 3), shown=HINT)[BEST] == {1: 1 / 7, 2: 3 / 7, 3: 1.0}
+    some = load_problems("builtin:guess?split=test&low=1&high=7&ranges=3&step=40&n=20")
+    assert ceilings(some, (1, 2, 3), shown=HINT) == {}, "a number of the last range is missing"
+
+
 def test_random_guesses_that_fit_are_those_of_a_player():
     """Literal values for three numbers, a simulated player for fifteen."""
     three = ceilings(load_problems("builtin:guess?split=test&low=3&high=5"), (1, 2, 3), shown=HINT)["random among the numbers that fit"]

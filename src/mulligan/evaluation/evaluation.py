@@ -97,8 +97,11 @@ class Evaluation:
         if self.sampled:
             quantities["passed"] = self.sampled.passed
             quantities |= {f"passed@{key_of(t)}": by_k for t, by_k in self.sampled.passed_at.items()}
+            quantities |= {f"{part}@{key_of(t)}": {1: values_P} for t, counts in self.sampled.tallies.items() for part, values_P in counts.quantities().items()}
         for name, control in self.controls.items():
             quantities |= {f"solved:{name}": control.curves.solved, f"tokens:{name}": control.curves.tokens}
+        if self.false_wrong:
+            quantities |= {quantity: {max(self.accuracy): values_P} for quantity, values_P in self.false_wrong.counts.items()}
         return ProblemValues(self.problem_ids, {**quantities, **self.figures.counts})
 
     def to_json(self) -> dict[str, Any]:

@@ -146,10 +146,11 @@ def bootstrap_seeds(
 
 
 def bootstrap_statistics(
-    statistics: Callable[[Floats], Floats],
+    statistics: Callable[..., Floats],
     n: int,
     *,
     bounds: Sequence[tuple[float, float] | None],
+    crossed: Sequence[int] = (),
     level: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
@@ -159,14 +160,17 @@ def bootstrap_statistics(
     Args:
         statistics: from `weights_RP`, how often each problem was drawn (R rows, each summing to n), to values `_RC`: one column a figure.
             It is called with one row of ones for the estimate itself. NaN: the figure does not exist for these problems.
+        crossed: numbers of further things that a resample draws anew, independently of the problems (the seeds of each arm). For each of them
+            `statistics` is given how often each was drawn as one more argument, `weights_RS`, rows summing to S.
         bounds: of each figure, used as in `bootstrap_mean` where no resample differs.
 
     Returns:
         One interval per figure; None where the estimate does not exist, or for more than 5 % of the resamples.
     """
-    estimate_C = statistics(np.ones((1, n)))[0]
+    drawn = (n, *crossed)
+    estimate_C = statistics(*(np.ones((1, one)) for one in drawn))[0]
     rng = np.random.default_rng(seed)
-    parts = [statistics(rng.multinomial(n, np.full(n, 1 / n), size=size).astype(np.float64)) for size in _chunks(resamples, n)]
+    parts = [statistics(*(rng.multinomial(one, np.full(one, 1 / one), size=size).astype(np.float64) for one in drawn)) for size in _chunks(resamples, n)]
     found: list[Interval | None] = []
     for value, drawn_R, scale in zip(estimate_C.tolist(), np.concatenate(parts).T, bounds, strict=True):
         known_R = drawn_R[np.isfinite(drawn_R)]

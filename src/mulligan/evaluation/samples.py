@@ -27,6 +27,10 @@ ENOUGH = 4
 """Samples per k that pass@k should be estimated from: with fewer, its estimate for a single problem is little more than a coin."""
 
 
+TALLIED = ("samples:graded", "samples:correct", "samples:tokens_correct", "samples:tokens_wrong")
+"""Quantities of values.parquet that hold a tally, in the order of its fields; `@T` follows."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Tally:
     """The samples of one temperature, by problem: how many were graded, how many of these were correct, and tokens (sums)."""
@@ -35,6 +39,15 @@ class Tally:
     correct_P: Counts
     tokens_correct_P: Values
     tokens_wrong_P: Values
+
+    def quantities(self) -> dict[str, Values]:
+        """As they stand in values.parquet."""
+        return dict(zip(TALLIED, (self.graded_P.astype(np.float64), self.correct_P.astype(np.float64), self.tokens_correct_P, self.tokens_wrong_P), strict=True))
+
+    @classmethod
+    def read(cls, graded_P: Values, correct_P: Values, tokens_correct_P: Values, tokens_wrong_P: Values) -> Tally:
+        """From the values of `TALLIED`."""
+        return cls(graded_P.astype(np.int64), correct_P.astype(np.int64), tokens_correct_P, tokens_wrong_P)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,14 +15,14 @@ for less, it passes with probability 1.
 
 **Its temperature** is chosen as in `samples`, per k: for each fold the one that passes most, at equal cost, on the other fold.
 
-**Intervals** resample problems and do all of this anew, the choice of m and of the temperatures included.
+**Intervals** resample problems, and the seeds where there are several, and do all of this anew, the choice of m and of the temperatures included.
 
-Suffixes: `_P` problem, `_K` budget, `_T` temperature, `_m` number of samples (from 0), `_R` resample, `_F` fold.
+Suffixes: `_S` seed, `_P` problem, `_K` budget, `_T` temperature, `_m` number of samples (from 0), `_R` resample, `_F` fold.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,54 +62,69 @@ def stopping_curves(counts: Tally, most: int) -> tuple[Floats, Floats]:
 
 
 def equal_tokens(dialogues: Curves, sampled: SampleFigures) -> dict[int, EqualTokens]:
-    """k -> the comparison; a k at which the dialogues spend more than all the samples drawn is left out.
+    """k -> the comparison of one model's dialogues with its own samples; see `equal_tokens_of_seeds`."""
+    solved_KP, tokens_KP = np.stack([*dialogues.solved.values()]), np.stack([*dialogues.tokens.values()])
+    found = equal_tokens_of_seeds(solved_KP[None], tokens_KP[None], [sampled.tallies], sampled.folds_P, paired=True)
+    return {k: equal for k, equal in zip(dialogues.solved, found, strict=True) if equal}
+
+
+def equal_tokens_of_seeds(
+    solved_SKP: Floats, tokens_SKP: Floats, tallies: Sequence[Mapping[float, Tally]], folds_P: NDArray[np.int64], *, paired: bool
+) -> list[EqualTokens | None]:
+    """The comparison for each k, over seeds x problems; None where the dialogues spend more than all the samples drawn.
 
     Problems take part if all their dialogues could be graded and at least half of their samples at every temperature; the samples
     that count are as many as the problem with the fewest has.
+
+    Args:
+        solved_SKP, tokens_SKP: of the dialogues of each seed; NaN where one could not be graded.
+        tallies: of the samples of each seed of the rival, by temperature; the seeds of one arm have the same temperatures.
+        folds_P: each problem's fold.
+        paired: the samples are those of the same models: each seed is compared with itself, spends as much as itself, and is drawn with itself.
+            Else every seed of the rival may spend what the arm's seeds do on average.
     """
-    ks = tuple(dialogues.solved)
-    graded_TP = np.stack([counts.graded_P for counts in sampled.tallies.values()])
-    solved_KP, tokens_KP = np.stack([dialogues.solved[k] for k in ks]), np.stack([dialogues.tokens[k] for k in ks])
-    kept_P = np.logical_and.reduce([*~np.isnan(solved_KP), *(graded_TP >= max(1, graded_TP.max(initial=0) / 2))])
+    graded_TP = np.stack([counts.graded_P for by_temperature in tallies for counts in by_temperature.values()])
+    flat = solved_SKP.reshape(-1, solved_SKP.shape[-1])
+    kept_P = np.logical_and.reduce([*~np.isnan(flat), *(graded_TP >= np.maximum(1, graded_TP.max(axis=1, initial=0, keepdims=True) / 2))])
+    ks = solved_SKP.shape[1]
     if not kept_P.any():
-        return {}
-    most = int(graded_TP[:, kept_P].min())
-    curves = [stopping_curves(_rows(sampled.tallies[t], kept_P), most) for t in by_nearness(sampled.tallies)]
-    contest = _Contest(
-        solved_KP[:, kept_P], tokens_KP[:, kept_P], np.stack([p for p, _ in curves]), np.stack([c for _, c in curves]), sampled.folds_P[kept_P]
-    )
-    found = bootstrap_statistics(contest.statistics, int(kept_P.sum()), bounds=[(0.0, 1.0), (-1.0, 1.0), None] * len(ks))
-    means_K = contest.tokens_KP.mean(axis=1)
-    results = {}
-    for i, k in enumerate(ks):
+        return [None] * ks
+    samplers = [_Sampler.of(by_temperature, kept_P, folds_P[kept_P]) for by_temperature in tallies]
+    contest = _Contest(solved_SKP[..., kept_P], tokens_SKP[..., kept_P], samplers)
+    seeds = [len(solved_SKP)] if paired else [len(solved_SKP), len(samplers)]
+    found = bootstrap_statistics(contest.statistics, int(kept_P.sum()), bounds=[(0.0, 1.0), (-1.0, 1.0), None] * ks, crossed=seeds)
+    means_K = contest.tokens_SKP.mean(axis=(0, 2)).tolist()
+    results: list[EqualTokens | None] = []
+    for i, tokens in enumerate(means_K):
         passed, gain, samples = found[3 * i : 3 * i + 3]
-        if passed is not None and gain is not None and samples is not None:
-            results[k] = EqualTokens(float(means_K[i]), samples.mean, passed, gain)
+        results.append(EqualTokens(tokens, samples.mean, passed, gain) if passed and gain and samples else None)
     return results
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Contest:
-    """The problems' values; temperatures in the order that decides ties."""
+class _Sampler:
+    """What the samples of one model pass and cost, problem by problem; temperatures in the order that decides ties."""
 
-    solved_KP: Floats
-    tokens_KP: Floats
     passed_TPm: Floats
     costs_TPm: Floats
     folds_P: NDArray[np.int64]
 
-    def statistics(self, weights_RP: Floats) -> Floats:
-        """For each resample and k: pass, gain, samples. NaN where the samples are too few to spend as much."""
+    @classmethod
+    def of(cls, tallies: Mapping[float, Tally], kept_P: NDArray[np.bool_], folds_P: NDArray[np.int64]) -> _Sampler:
+        most = min(int(counts.graded_P[kept_P].min()) for counts in tallies.values())
+        curves = [stopping_curves(_rows(tallies[t], kept_P), most) for t in by_nearness(tallies)]
+        return cls(np.stack([p for p, _ in curves]), np.stack([c for _, c in curves]), folds_P)
+
+    def spending(self, weights_RP: Floats, tokens_FRK: Floats) -> tuple[Floats, Floats]:
+        """passed_RK and samples_RK with these tokens (sums over each fold's problems). NaN where the samples are too few to spend as much."""
         halves = [weights_RP * (self.folds_P == fold) for fold in (0, 1)]
         counts_FR = [half.sum(axis=1) for half in halves]
-        tokens_FRK = [half @ self.tokens_KP.T for half in halves]
         passed_FTRm = [half @ self.passed_TPm for half in halves]
         costs_FTRm = [half @ self.costs_TPm for half in halves]
         total_R = weights_RP.sum(axis=1)
-        solved_RK = weights_RP @ self.solved_KP.T / total_R[:, None]
         rows_R = np.arange(len(weights_RP))
-        columns = []
-        for k in range(len(self.solved_KP)):
+        passed, samples = [], []
+        for k in range(tokens_FRK.shape[-1]):
             passed_Rm, costs_Rm = 0.0, 0.0
             for fold in (0, 1):
                 other = 1 - fold
@@ -123,9 +138,39 @@ class _Contest:
                 costs_Rm = costs_Rm + costs_FTRm[fold][best_R, rows_R]
             tokens_R = (tokens_FRK[0][:, k] + tokens_FRK[1][:, k]) / total_R
             samples_R, passed_R, reached_R = spend(costs_Rm / total_R[:, None], passed_Rm / total_R[:, None], tokens_R)
-            passed_R = np.where(reached_R, passed_R, np.nan)
-            columns += [passed_R, solved_RK[:, k] - passed_R, np.where(reached_R, samples_R, np.nan)]
-        return np.stack(columns, axis=1)
+            passed.append(np.where(reached_R, passed_R, np.nan))
+            samples.append(np.where(reached_R, samples_R, np.nan))
+        return np.stack(passed, axis=1), np.stack(samples, axis=1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Contest:
+    """The dialogues of an arm's seeds against the samples of a rival's."""
+
+    solved_SKP: Floats
+    tokens_SKP: Floats
+    samplers: Sequence[_Sampler]
+
+    def statistics(self, weights_RP: Floats, weights_RS: Floats, of_rivals_RS: Floats | None = None) -> Floats:
+        """For each resample and k: pass, gain, samples. Without the rival's seeds the samplers are the same models."""
+        of_arm_RS = weights_RS / weights_RS.sum(axis=1, keepdims=True)
+        folds_P = self.samplers[0].folds_P
+        solved_SRK = weights_RP @ self.solved_SKP.transpose(0, 2, 1) / weights_RP.sum(axis=1)[:, None]
+        tokens_SFRK = np.stack([(weights_RP * (folds_P == fold)) @ self.tokens_SKP.transpose(0, 2, 1) for fold in (0, 1)], axis=1)
+        if of_rivals_RS is None:
+            spent, share_RS = [*tokens_SFRK], of_arm_RS
+        else:
+            spent = [np.einsum("rs,sfrk->frk", of_arm_RS, tokens_SFRK)] * len(self.samplers)
+            share_RS = of_rivals_RS / of_rivals_RS.sum(axis=1, keepdims=True)
+        passed_SRK, samples_SRK = (np.stack(x) for x in zip(*(s.spending(weights_RP, t) for s, t in zip(self.samplers, spent, strict=True)), strict=True))
+        solved_RK = np.einsum("rs,srk->rk", of_arm_RS, solved_SRK)
+        passed_RK, samples_RK = _drawn(share_RS, passed_SRK), _drawn(share_RS, samples_SRK)
+        return np.stack([passed_RK, solved_RK - passed_RK, samples_RK], axis=2).reshape(len(weights_RP), -1)
+
+
+def _drawn(share_RS: Floats, values_SRK: Floats) -> Floats:
+    """The mean over the seeds that were drawn: a seed that was not has no say, though its value be NaN."""
+    return np.where(share_RS.T[:, :, None] > 0, share_RS.T[:, :, None] * values_SRK, 0.0).sum(axis=0)
 
 
 def spend(costs_m: Floats, passed_m: Floats, tokens: Floats) -> tuple[Floats, Floats, NDArray[np.bool_]]:

@@ -31,6 +31,9 @@ from mulligan.evaluation.comparison import (
     shared_ks,
     shared_problems,
 )
+from mulligan.evaluation.controls import FALSE_WRONG_COUNTS
+from mulligan.evaluation.samples import TALLIED, Tally, fold_of, key_of
+from mulligan.evaluation.tokens import EqualTokens, equal_tokens_of_seeds
 from mulligan.report.tables import intervals
 
 ByK = dict[int, Interval]
@@ -205,6 +208,57 @@ class Evidence:
         if len(known) < len(of_sets) or not known:
             return None
         return known[0] if len(known) == 1 else _without_bounds(known)
+
+    def false_wrong(self, arm: Arm, place: str, name: str) -> Interval | None:
+        """A rate of `FALSE_WRONG_COUNTS` on one problem set: over seeds x problems, else (evaluations of earlier versions) with the lowest and the
+        highest seed; None where not every seed was asked, or none gave a right answer."""
+        found = self.table(arm, place, "false_wrong")
+        if len(found) != len(arm.members):
+            return None
+        if len(found) > 1 and self.false_wrong_intervals:
+            top, bottom = (((quantity, 1.0),) for quantity in FALSE_WRONG_COUNTS[name])
+            return next(iter(self._ratios(arm, top, bottom, place, (0.0, 1.0)).values()), None)
+        return over_tables([table[name] for table in found])
+
+    @cached_property
+    def false_wrong_intervals(self) -> bool:
+        """Whether every arm that was told a false "wrong" kept the problems' own counts of it."""
+        quantities = [quantity for pair in FALSE_WRONG_COUNTS.values() for quantity in pair]
+        several = [(arm, name) for arm in self.evaluated for name in arm.problem_sets if len(self.table(arm, name, "false_wrong")) == len(arm.members) > 1]
+        return all(arm.has_values and all(arm.ks(name, quantity) for quantity in quantities) for arm, name in several)
+
+    @cached_property
+    def token_intervals(self) -> bool:
+        """Whether every arm with a comparison at equal tokens kept the counts of its samples, problem by problem."""
+        return all(self._temperatures(arm, name) for arm in self.evaluated for name in arm.problem_sets if self.table(arm, name, "equal_tokens"))
+
+    def _temperatures(self, arm: Arm, place: str) -> list[float]:
+        """At which every seed's samples are known as counts."""
+        if not arm.has_values or place not in arm.problem_sets:
+            return []
+        tables = [m.problem_sets[place].get("pass_temperatures") or {} for m in arm.members]
+        shared = [t for t in tables[0] if all(t in other for other in tables)]
+        return [float(t) for t in shared if all(arm.ks(place, f"{part}@{t}") for part in TALLIED)]
+
+    def equal_tokens(self, arm: Arm, place: str, rival: Arm | None = None) -> dict[int, EqualTokens]:
+        """k -> the dialogues of an arm on one problem set against independent samples, its own or a rival's, that may spend as much; over seeds x
+        problems. Empty where the counts of the samples are not known (evaluations of earlier versions, or without samples)."""
+        other = rival or arm
+        temperatures = self._temperatures(other, place)
+        if not temperatures or not arm.has_values or place not in arm.problem_sets:
+            return {}
+        ks, problems = shared_ks([(arm, ACCURACY), (arm, TOKENS)], [place]), shared_problems([arm, other], place)
+        if not ks or not problems:
+            return {}
+        solved_SKP, tokens_SKP = (arm.cells(place, quantity, ks, problems).transpose(0, 2, 1) for quantity in ("solved", "tokens"))
+        tallies: list[dict[float, Tally]] = [{} for _ in other.members]
+        for t in temperatures:
+            parts = [other.cells(place, f"{part}@{key_of(t)}", [1], problems)[:, :, 0] for part in TALLIED]
+            for seed, by_temperature in enumerate(tallies):
+                by_temperature[t] = Tally.read(*(part[seed] for part in parts))
+        folds_P = np.array([fold_of(problem) for problem, _ in problems], dtype=np.int64)
+        found = equal_tokens_of_seeds(solved_SKP, tokens_SKP, tallies, folds_P, paired=rival is None)
+        return {k: equal for k, equal in zip(ks, found, strict=True) if equal}
 
     def attempts_used(self, arm: Arm, place: str) -> ByK:
         if place not in arm.problem_sets:

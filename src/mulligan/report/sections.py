@@ -9,6 +9,7 @@ from typing import Any
 from mulligan.evaluation import Interval
 from mulligan.evaluation.arms import Arm
 from mulligan.evaluation.comparison import ACCURACY, GAIN, OVER_ALL, PASS, TOKENS, Measure
+from mulligan.evaluation.tokens import EqualTokens
 from mulligan.report.chart import Chart, Curve, Panel
 from mulligan.report.evidence import Evidence, over_tables
 from mulligan.report.tables import NOTHING, TextTable, number, percent, plain, points
@@ -176,6 +177,9 @@ def difference_section(evidence: Evidence) -> Section | None:
 def controls_section(evidence: Evidence) -> Section | None:
     title = "Controls: does it read its failures?"
     place = next((p for p in evidence.places if any(evidence.controls(arm, p) for arm in evidence.arms)), None)
+    told_wrong = _false_wrong_table(evidence)
+    if place is None and told_wrong:
+        return Section("controls", title, ("Of the controls that change what an attempt sees none was played (mulligan eval RUN with --controls).",), (), tuple(told_wrong))
     if place is None:
         return Section("controls", title, missing="No controls were played. To see what is left without the history, the verdict or a true verdict: mulligan eval RUN with --controls.")
     panels, rows = [], []
@@ -191,7 +195,7 @@ def controls_section(evidence: Evidence) -> Section | None:
             rows += [_control_row(evidence, arm, where, c) for c in evidence.controls(arm, where)]
     headers = ("problems", "arm", "control", "k", "accuracy, %", "− normal, points", "share of the rise kept, %")
     note = "The share of the rise from 1 to k attempts that is left under the control; – where there is no clear rise."
-    tables = [TextTable("Accuracy under each control", headers, tuple(rows), (note,), labels=3), *_false_wrong_table(evidence)]
+    tables = [TextTable("Accuracy under each control", headers, tuple(rows), (note,), labels=3), *told_wrong]
     text = (
         "The same model plays the same problems with a part of the dialogue taken away. What is kept without sight of the failed attempts is the work of a retry schedule, not of learning from failure.",
     )
@@ -220,10 +224,10 @@ def _false_wrong_table(evidence: Evidence) -> list[TextTable]:
             cells = []
             for key in ("kept", "returned"):
                 found = [t[key] for t in tables]
-                cells += [f"{sum(r['count'] for r in found):,} of {sum(r['total'] for r in found):,}", percent(over_tables(found))]
+                cells += [f"{sum(r['count'] for r in found):,} of {sum(r['total'] for r in found):,}", percent(evidence.false_wrong(arm, place, key))]
             rows.append((place, arm.label, *cells))
     headers = ("problems", "arm", "kept", "kept, %", "right again later", "right again later, %")
-    notes = ("Of right answers that were called wrong: how many still stand in the next attempt, and how many come again at any later one.", *_range_note(evidence))
+    notes = ("Of right answers that were called wrong: how many still stand in the next attempt, and how many come again at any later one.", *(() if evidence.false_wrong_intervals else _range_note(evidence)))
     return [TextTable("A false “wrong” after a right answer", headers, tuple(rows), notes, labels=2)] if rows else []
 
 
@@ -231,33 +235,49 @@ def _false_wrong_table(evidence: Evidence) -> list[TextTable]:
 
 
 def tokens_section(evidence: Evidence) -> Section | None:
-    rows, panels = [], []
+    rows, against, panels = [], [], []
     for place in evidence.sets:
         curves = []
         for arm in evidence.arms:
-            found = [t for t in evidence.table(arm, place, "equal_tokens")]
-            if not found or len(found) != len(arm.members):
-                continue
-            ks = sorted(set.intersection(*({int(k) for k in t} for t in found)))
-            gains = {k: gain for k in ks if (gain := over_tables([t[str(k)].get("gain") for t in found]))}
-            passed = {k: over_tables([t[str(k)].get("pass") for t in found]) for k in ks}
-            if gains:
-                curves.append(Curve(arm.label, gains, colour=evidence.colours[arm.label]))
-            for k in ks:
-                tokens, samples = (_mean([t[str(k)].get(key) for t in found]) for key in ("tokens", "samples"))
-                cells = (_plain(tokens), _plain(samples), percent(evidence.values(arm, ACCURACY, place).get(k)), percent(passed[k]), points(gains.get(k)))
-                rows.append((place, arm.label, str(k), *cells))
+            own = _equal_tokens(evidence, arm, place)
+            if own:
+                curves.append(Curve(arm.label, {k: e.gain for k, e in own.items()}, colour=evidence.colours[arm.label]))
+            accuracy = evidence.values(arm, ACCURACY, place)
+            rows += [(place, arm.label, str(k), plain(e.tokens), plain(e.samples), percent(accuracy.get(k)), percent(e.passed), points(e.gain)) for k, e in own.items()]
         if curves:
             panels.append(_points_panel(place, curves, evidence))
+        for rival in evidence.arms:
+            if rival is not evidence.head and (of_rival := evidence.equal_tokens(evidence.head, place, rival)):
+                against += [(place, rival.label, str(k), plain(e.samples), percent(e.passed), points(e.gain)) for k, e in of_rival.items()]
     if not rows:
         return None
     headers = ("problems", "arm", "k", "tokens per problem", "samples that they buy", "accuracy, %", "independent, %", "gain, points")
-    text = ("The same comparison at equal cost: independent sampling that stops at its first success may spend as many tokens, on average, as the dialogues with k attempts.",)
-    if _several_seeds(evidence):
-        text = (f"{text[0]} Bars are the lowest and the highest seed.",)
+    text = "The same comparison at equal cost: independent sampling that stops at its first success may spend as many tokens, on average, as the dialogues with k attempts."
+    if ranges := _several_seeds(evidence) and not evidence.token_intervals:
+        text += " Bars are the lowest and the highest seed."
     chart = Chart("equal_tokens", "Gain at equal tokens", panels, "Accuracy − independent sampling with the same tokens. Above 0: the dialogues are worth their tokens.")
-    table = TextTable("At equal tokens", headers, tuple(rows), _range_note(evidence, "Accuracy"), labels=2)
-    return Section("tokens", "At equal tokens", text, (chart,) if panels else (), (table,))
+    tables = [TextTable("At equal tokens", headers, tuple(rows), _range_note(evidence, "Accuracy") if ranges else (), labels=2)]
+    if against:
+        title = f"{evidence.head.label} at equal tokens, against the samples of others"
+        tables.append(TextTable(title, ("problems", "samples of", "k", "samples that the tokens buy", "independent, %", "gain, points"), tuple(against), labels=2))
+    return Section("tokens", "At equal tokens", (text,), (chart,) if panels else (), tuple(tables))
+
+
+def _equal_tokens(evidence: Evidence, arm: Arm, place: str) -> dict[int, EqualTokens]:
+    """Of one seed what its evaluation found; of several their joint figures, or where they are not known (evaluations of earlier versions) the mean."""
+    found = evidence.table(arm, place, "equal_tokens")
+    if not found or len(found) != len(arm.members):
+        return {}
+    if len(found) > 1 and evidence.token_intervals:
+        return evidence.equal_tokens(arm, place)
+    joined = {}
+    for k in sorted(set.intersection(*({int(k) for k in t} for t in found))):
+        tables = [t[str(k)] for t in found]
+        tokens, samples = (sum(t[key] for t in tables) / len(tables) for key in ("tokens", "samples"))
+        passed, gain = (over_tables([t[key] for t in tables]) for key in ("pass", "gain"))
+        if passed and gain:
+            joined[k] = EqualTokens(tokens, samples, passed, gain)
+    return joined
 
 
 # --------------------------------------------------------------------------------------------------------------- attempts

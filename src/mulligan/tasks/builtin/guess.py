@@ -26,22 +26,28 @@ def generate(
     seed: int = 0,
     low: int = 1,
     high: int = 15,
+    ranges: int = 1,
+    step: int = 20,
     style: Literal["tokens", "words"] = "tokens",
     source: str = "builtin:guess",
 ) -> list[Problem]:
     """Hidden numbers from `low` to `high`: on the test split each once, in order (the first n, if given); on the train split
-    n random draws (20,000 unless given). The question is the same throughout."""
+    n random draws (20,000 unless given). The question is the same throughout; with several `ranges` (the first from `low` to `high`, each of
+    the others `step` above the one before) it says which, and must be read."""
     check_count(n)
     if not 0 <= low < high:
         raise ConfigError(f"low={low}, high={high}: low must be at least 0 and below high")
+    if ranges < 1 or (ranges > 1 and step <= high - low):
+        raise ConfigError(f"ranges={ranges}, step={step}: at least one range is needed, and a step above high - low = {high - low}, so that no two overlap")
     rng = random.Random(f"guess/{split}/{seed}")
-    numbers = range(low, high + 1)
-    hidden = list(numbers)[:n] if split == "test" else rng.choices(numbers, k=n or 20_000)
-    question = f"guess {low} {high}" if style == "tokens" else f"I am thinking of a whole number from {low} to {high}. Which number is it?"
+    numbers = [(number + i * step, low + i * step) for i in range(ranges) for number in range(low, high + 1)]
+    hidden = numbers[:n] if split == "test" else rng.choices(numbers, k=n or 20_000)
     problems = []
-    for index, number in enumerate(hidden):
+    for index, (number, first) in enumerate(hidden):
+        last = first + high - low
+        question = f"guess {first} {last}" if style == "tokens" else f"I am thinking of a whole number from {first} to {last}. Which number is it?"
         # The draw's number keeps apart, in ids and in sampling keys, two draws of one hidden number.
-        meta: dict[str, Any] = {"low": low, "high": high} | ({"draw": index} if split == "train" else {})
+        meta: dict[str, Any] = {"low": first, "high": last} | ({"draw": index} if split == "train" else {})
         problems.append(make_problem(question, str(number), GRADER, source, meta))
     return problems
 
@@ -85,11 +91,13 @@ def fitting_accuracy(k: int, low: int = 1, high: int = 15) -> float:
 
 
 def ceilings(problems: Sequence[Problem], attempts: Sequence[int], shown: Collection[str] | None = frozenset()) -> Ceilings:
-    """Known where every number from low to high is hidden once (the test split). The best possible is bisection where the feedback shows
+    """Known where every number from low to high is hidden once (the test split), in one range or in several of one size. The best possible is bisection where the feedback shows
     `hint`, else exclusion; the other of the two stands beside it under its own name. Beside bisection stands guessing at random among the
     numbers that fit every hint so far: consistent, but no planning."""
     low, high = problems[0].meta["low"], problems[0].meta["high"]
-    if sorted(int(p.answer) for p in problems) != list(range(low, high + 1)):
+    hidden = sorted((p.meta["low"], p.meta["high"], int(p.answer)) for p in problems)
+    each = [(first, first + high - low, first + i) for first in sorted({p.meta["low"] for p in problems}) for i in range(high - low + 1)]
+    if hidden != each:
         return {}
     bisection = {k: oracle_accuracy(k, low, high, "hint") for k in attempts}
     exclusion = {k: oracle_accuracy(k, low, high, "verdict") for k in attempts}
