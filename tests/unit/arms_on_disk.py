@@ -148,6 +148,7 @@ def full_evaluation(folder: Path, *, seed: int = 0, sets: Sequence[str] = ("one"
         },
         "false_wrong": {"kept": {"count": 40, "total": 80, **interval(0.5)}, "returned": {"count": 60, "total": 80, **interval(0.75)}},
         "power": {"deviation": 0.5, "problems_for": {"3": 2181, "5": 785}, "detectable": 0.099},
+        "gain_power": {"deviation": 0.25, "problems_for": {"3": 546, "5": 197}, "detectable": 0.0495},
         "rivals": {"untrained": {"pass_at_k": {str(k): interval(0.5) for k in ks}, "gain": {str(k): interval(0.12) for k in ks}, "accuracy": {str(k): interval(0.2) for k in ks}}},
         "warnings": ["one: a warning of the evaluation"],
     }  # fmt: skip

@@ -66,6 +66,17 @@ def test_power_of_an_evaluation():
     assert power["deviation"] == pytest.approx(s)
     assert power["problems_for"] == {"3": problems_needed(s, 0.03), "5": problems_needed(s, 0.05)}
     assert power["detectable"] == pytest.approx(detectable_difference(s, 10))
+    assert result.to_json()["gain_power"] == {}, "nothing was sampled"
+
+
+def test_power_of_the_gain():
+    """Ten problems; with two attempts five are solved, and one of four samples of each is right: pass@2 is 1/2 everywhere, accuracy - pass@2 is 1/2 or -1/2."""
+    player = FakePlayer(lambda i, k, g: (["c"] if g == 0 else ["w"]) if player.calls[-1]["group_size"] > 1 else ["w", "c"][:k] if i < 5 else ["w"] * k)
+    result = evaluate(player, [problem(i) for i in range(10)], name="x", attempts=(1, 2), samples=4)
+    s = 0.5 * (10 / 9) ** 0.5
+    assert result.to_json()["gain_power"] == {
+        "deviation": pytest.approx(s), "problems_for": {"3": problems_needed(s, 0.03), "5": problems_needed(s, 0.05)}, "detectable": pytest.approx(detectable_difference(s, 10)),
+    }  # fmt: skip
     assert result.rise == (1, 2)
 
 

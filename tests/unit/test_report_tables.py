@@ -160,7 +160,9 @@ def test_the_notes_say_how_and_what_it_can_show(full):
     assert any("12 samples a problem at each of temperatures 0.6, 1.0, taken at the best on the other half of the problems (for k = 3: 1.0 and 1.0)" in n for n in notes)
     power = full.power
     expected = f"this set shows paired differences from {100 * power.detectable:.1f} points on (80 % power, 5 % level); it takes {power.problems_for[3]:,} for 3 points and {power.problems_for[5]:,} for 5 points."
-    assert any(n.startswith("Power: by the spread between 1 and 2 attempts here") and n.endswith(expected) for n in notes)
+    gain = full.gain_power
+    of_gain = f" By that between accuracy and pass@2, it shows gains from {100 * gain.detectable:.1f} points on; it takes {gain.problems_for[3]:,} for 3 points and {gain.problems_for[5]:,} for 5 points."
+    assert any(n.startswith("Power: by the spread between 1 and 2 attempts here") and n.endswith(expected + of_gain) for n in notes)
     assert not any("beyond training" in n or n.startswith("Power") for n in evaluation_table(evaluate(FakePlayer(script), PROBLEMS, name="t", attempts=(1,))).notes)
 
 

@@ -169,6 +169,7 @@ def _figures(
     equal = equal_tokens(curves, sampled) if sampled else {}
     controlled = {c: {play.k: play.groups for play in plays if play.stage == c} for c in settings.controls}
     power = power_of(solved[rise[1]], solved[rise[0]]) if rise else None
+    gain_power = power_of(solved[rise[1]], sampled.passed[rise[1]]) if rise and sampled and rise[1] in sampled.passed else None
     faults = count_faults(plays)
     warnings = [
         *size_warnings(name, accuracy, power),
@@ -187,6 +188,7 @@ def _figures(
         "controls": {c: control_figures(curves_of(groups, budgets), curves, rise) for c, groups in controlled.items() if c in COMPARED},
         "false_wrong": false_wrong([g.rollouts[0] for g in controlled[FALSE_WRONG][largest]]) if FALSE_WRONG in controlled else None,
         "power": power,
+        "gain_power": gain_power,
         "rivals": {label: rival_figures(solved, values) for label, values in beside.items()},
         **faults,
         "warnings": tuple(warnings),

@@ -62,6 +62,9 @@ class Evaluation:
     controls: Mapping[str, ControlFigures]
     false_wrong: FalseWrong | None
     power: Power | None
+    """Of the rise from 1 to K attempts."""
+    gain_power: Power | None
+    """Of the gain with K attempts, accuracy - pass@k."""
     rivals: Mapping[str, RivalFigures]
     ungradable: Mapping[str, int]
     errors: Mapping[str, int]
@@ -154,6 +157,7 @@ class Evaluation:
             "controls": {name: control.to_json() for name, control in self.controls.items()},
             "false_wrong": self.false_wrong.to_json() if self.false_wrong else {},
             "power": self.power.to_json() if self.power else {},
+            "gain_power": self.gain_power.to_json() if self.gain_power else {},
             "rivals": {label: rival.to_json() for label, rival in self.rivals.items()},
         }
 

@@ -328,20 +328,25 @@ def _attempts_row(evidence: Evidence, arm: Arm, place: str) -> tuple[str, ...] |
 def power_section(evidence: Evidence) -> Section | None:
     rows, text = [], []
     for place in evidence.sets:
+        said = []
         for arm in evidence.evaluated:
-            found = evidence.table(arm, place, "power")
-            if not found:
-                continue
-            needed = {points_: _mean([(p.get("problems_for") or {}).get(points_) for p in found]) for points_ in ("3", "5")}
-            detectable, problems = _mean([p.get("detectable") for p in found]), arm.members[0].problem_sets[place].get("problems")
-            rows.append((place, arm.label, _plain(problems), _plain(needed["3"]), _plain(needed["5"]), NOTHING if detectable is None else f"{100 * detectable:.1f}"))
-            if arm is evidence.head and detectable is not None and problems:
-                text.append(f"{place}: {problems:,} problems show a rise of {100 * detectable:.1f} points or more; 3 points would need {_plain(needed['3'])}, 5 points {_plain(needed['5'])}.")
+            for key, what in (("power", "rise"), ("gain_power", "gain")):
+                found = evidence.table(arm, place, key)
+                if not found:
+                    continue
+                needed = {points_: _mean([(p.get("problems_for") or {}).get(points_) for p in found]) for points_ in ("3", "5")}
+                detectable, problems = _mean([p.get("detectable") for p in found]), arm.members[0].problem_sets[place].get("problems")
+                cells = (_plain(problems), _plain(needed["3"]), _plain(needed["5"]), NOTHING if detectable is None else f"{100 * detectable:.1f}")
+                rows.append((place, arm.label, what, *cells))
+                if arm is evidence.head and detectable is not None and problems:
+                    said.append(f"a {what} of {100 * detectable:.1f} points or more; 3 points would need {_plain(needed['3'])}, 5 points {_plain(needed['5'])}")
+        if said:
+            text.append(f"{place}: {evidence.head.members[0].problem_sets[place]['problems']:,} problems show {'. They show '.join(said)}.")
     if not rows:
         return None
-    headers = ("problems", "arm", "number", "needed for 3 points", "needed for 5 points", "smallest seen, points")
-    note = "Of the rise from 1 to K attempts, paired over problems: seen in 80 % of the cases at the 5 % level, two-sided."
-    return Section("power", "What these problem sets can show", tuple(text), (), (TextTable("Power", headers, tuple(rows), (note,), labels=2),))
+    headers = ("problems", "arm", "of", "number", "needed for 3 points", "needed for 5 points", "smallest seen, points")
+    note = "Rise: from 1 to K attempts. Gain: accuracy with K attempts − its own pass@K. Paired over problems of one seed: seen in 80 % of the cases at the 5 % level, two-sided."
+    return Section("power", "What these problem sets can show", tuple(text), (), (TextTable("Power", headers, tuple(rows), (note,), labels=3),))
 
 
 # ---------------------------------------------------------------------------------------------------------------- helpers

@@ -256,14 +256,19 @@ def _notes(table: Mapping[str, Any]) -> tuple[str, ...]:
         notes.append(f"pass@k from {table.get('samples')} samples a problem at {_temperatures(table)}; dialogues at {table.get('temperature')}.")
     if power := table.get("power"):
         first, last = table["rise"]
-        needed = " and ".join(f"{n:,} for {points} points" for points, n in power["problems_for"].items())
         notes.append(
             f"Power: by the spread between {first} and {last} attempts here, this set shows paired differences from {100 * power['detectable']:.1f} points on "
-            f"(80 % power, 5 % level); it takes {needed}."
+            f"(80 % power, 5 % level); it takes {_needed(power)}."
         )
+        if gain := table.get("gain_power"):
+            notes[-1] += f" By that between accuracy and pass@{last}, it shows gains from {100 * gain['detectable']:.1f} points on; it takes {_needed(gain)}."
     if table.get("set_aside"):
         notes.append(f"{table['set_aside']} problems were set aside: their gold answer did not pass its own grader.")
     return (*notes, *(f"Warning: {text}" for text in table.get("warnings") or ()))
+
+
+def _needed(power: Mapping[str, Any]) -> str:
+    return " and ".join(f"{n:,} for {points} points" for points, n in power["problems_for"].items())
 
 
 def _temperatures(table: Mapping[str, Any]) -> str:
