@@ -26,21 +26,16 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mulligan import __version__
+from mulligan import __version__, locks
 from mulligan.config import Recipe, dump_recipe, parse_recipe
 from mulligan.errors import ConfigError, RunError
 
-try:
-    import fcntl
-except ImportError:
-    fcntl = None
-
-RECIPE, MANIFEST, METRICS, LOCK = "recipe.json", "manifest.json", "metrics.jsonl", ".lock"
+RECIPE, MANIFEST, METRICS = "recipe.json", "manifest.json", "metrics.jsonl"
 _PARTS = (RECIPE, MANIFEST, METRICS, "rollouts", "checkpoints", "model")
 _ROLLOUTS = re.compile(r"step_(\d+)\.parquet")
 
@@ -80,10 +75,10 @@ class RunFolder:
             require_tensorboard()
         try:
             path.mkdir(parents=True, exist_ok=True)
-            with _alone_in(path):
+            with locks.alone_in(path):
                 if not _is_free(path):
                     raise RunError(f"{path} already holds a run: go on with it by --resume, or choose another --out")
-                lock = _hold(path)
+                lock = locks.hold(path)
                 (path / "rollouts").mkdir(exist_ok=True)
                 (path / "checkpoints").mkdir(exist_ok=True)
                 _write_json(path / MANIFEST, make_manifest(recipe, data_hashes or {}, command))
@@ -116,7 +111,7 @@ class RunFolder:
             if recipe.log.tensorboard:
                 require_tensorboard()
             try:
-                run._lock = _hold(path)
+                run._lock = locks.hold(path)
             except OSError as error:
                 raise RunError(f"{path}: the run folder cannot be written ({error.strerror or error})") from error
             run._changes = {key: [before, now] for key, before, now in recipe_differences(run.recipe, recipe)}
@@ -204,7 +199,7 @@ class RunFolder:
 
         Metrics of later steps are dropped, and rollouts of training steps from `train_steps` on (0 or less: all of them).
         """
-        self.close()
+        self._close_files()
         path = self.path / METRICS
         if path.exists():
             _write_atomic(path, b"".join(raw for raw, entry in self._lines() if entry["step"] < steps))
@@ -228,15 +223,18 @@ class RunFolder:
 
     def close(self) -> None:
         """Close the files, which `log` opens again, and let another process train here."""
+        self._close_files()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _close_files(self) -> None:
         if self._file is not None:
             self._file.close()
             self._file = None
         if self._board is not None:
             self._board.close()
             self._board = None
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
 
     def __enter__(self) -> RunFolder:
         return self
@@ -404,51 +402,6 @@ def _plain(value: Any, key: str, bad: list[str]) -> Any:
         bad.append(key)
         return "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
     raise TypeError(f"metric {key!r} is a {type(value).__name__}: log numbers, strings, lists or dicts")
-
-
-@contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, after whoever has it; the system lets go of it when a process dies. Where there is no such lock (Windows,
-    some file systems of clusters), none is held."""
-    if fcntl is None:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # NFS, for one, locks nothing that is not open for writing
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _hold(folder: Path) -> BinaryIO | None:
-    """Keep other processes from training in the folder while the file that is returned is open.
-
-    A record lock: unlike that of `_alone_in` it is not handed to child processes, so that graders which outlive a killed run hold nothing,
-    and NFS knows it. Between runs of one process it does not tell. None where the system or the file system has no such lock.
-
-    Raises:
-        RunError: another process holds it.
-        OSError: the folder cannot be written.
-    """
-    if fcntl is None:
-        return None
-    file = (folder / LOCK).open("a+b")
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        file.seek(0)
-        holder = file.read().decode("ascii", "replace").strip()
-        file.close()
-        raise RunError(f"another process trains in {folder} ({holder or 'unknown'}): stop it, wait for its end, or choose another --out") from None
-    except OSError:
-        file.close()
-        return None
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {platform.node()}\n".encode())
-    file.flush()
-    return file
 
 
 def _is_free(path: Path) -> bool:

@@ -20,7 +20,7 @@ from mulligan.config import Recipe
 from mulligan.display import Display
 from mulligan.errors import GraderError, RunError
 from mulligan.learning.schedule import learning_rate
-from mulligan.plan import make_plan, write_set_aside
+from mulligan.plan import Plan, make_plan, write_set_aside
 from mulligan.runlog import RunFolder, is_trained
 from mulligan.runtime import Workers
 from mulligan.runtime.local import LocalWorkers
@@ -39,15 +39,19 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, display: Display |
         GraderError: more than `grader.max_failure_rate` of the verdicts are failures of the grader itself.
     """
     plan = make_plan(recipe)
-    run = _open_to_go_on(out, recipe) if resume else RunFolder.create(out, recipe, data_hashes=plan.data_hashes)
-    display = display or Display()
+    with _open_to_go_on(out, recipe) if resume else RunFolder.create(out, recipe, data_hashes=plan.data_hashes) as run:
+        _train(recipe, run, plan, display or Display(), resume=resume)
+    return run.path
+
+
+def _train(recipe: Recipe, run: RunFolder, plan: Plan, display: Display, *, resume: bool) -> None:
     write_set_aside(run.path, [plan.train_set, *plan.eval_sets])
     display.announce(plan, run.path)
     workers = LocalWorkers(recipe, run.path, on_done=display.rollout_done)
     state = _restore(run, workers) if resume else dict(NEW_STATE)
     warmup_steps, began = recipe.warmup.steps, time.monotonic() - state["seconds"]
 
-    with closing(workers), display.running(recipe, state), run:
+    with closing(workers), display.running(recipe, state):
         while not _finished(recipe, state):
             started = time.monotonic()
             step = state["step"] - warmup_steps  # below 0: supervised warm-up
@@ -82,7 +86,6 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, display: Display |
         run.write_model_card(plan.problems_described)
         if recipe.problems.eval:
             plan.evaluate(workers.player, run.path, model=str(run.model), on_done=display.rollout_done)
-    return run.path
 
 
 def _finished(recipe: Recipe, state: dict[str, Any]) -> bool:

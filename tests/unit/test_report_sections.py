@@ -16,6 +16,7 @@ from mulligan.evaluation.arms import read_arms
 from mulligan.evaluation.attempts import RATES
 from mulligan.evaluation.comparison import ACCURACY
 from mulligan.evaluation.results import write_evaluation as write_evaluated
+from mulligan.evaluation.values import read_values
 from mulligan.report.evidence import Evidence
 from mulligan.report.experiment import experiment_table
 from mulligan.report.html import write_report
@@ -157,19 +158,19 @@ def test_rates_of_several_seeds_have_intervals_where_their_counts_were_kept(tmp_
     assert row[6].startswith("20.0 [")
 
 
-def played_seed(folder, seed, *, learns, attempts="uniform(1,2)"):
+def played_seed(folder, seed, *, learns, attempts="uniform(1,2)", samples=8, right=lambda g: g % 4 == 0):
     """A run with a real evaluation of a scripted player on 40 problems. Samples: one of four is right, 2 tokens each. Dialogues of an arm that learns: with two attempts 12 + 4 * seed problems
     are solved, all at the second; of another none is. Told that it was wrong, a right answer (20 of 40 problems) stands in 10 + 2 * seed cases."""
     write_run(folder, seed=seed, attempts=attempts)
 
     def script(i, k, g):
         if player.calls[-1]["group_size"] > 1:
-            return ["c"] if g % 4 == 0 else ["w"]
+            return ["c"] if right(g) else ["w"]
         return ["w", "c"][:k] if learns and i < 12 + 4 * seed else ["w"] * k
 
     told = {"false_wrong": lambda i, k, g: (["c", "c"] if i < 10 + 2 * seed else ["c", "w"]) if i < 20 else ["w", "w"]}
     player = FakePlayer(script, conditions=told)
-    result = evaluate(player, [problem(i) for i in range(40)], name="s", attempts=(1, 2), samples=8, controls=("false_wrong",))
+    result = evaluate(player, [problem(i) for i in range(40)], name="s", attempts=(1, 2), samples=samples, controls=("false_wrong",))
     write_evaluated(folder, [result], model=str(folder))
     return result
 
@@ -178,7 +179,7 @@ def test_seeds_at_equal_tokens_and_their_false_wrong_have_intervals(tmp_path):
     for seed in range(3):
         played_seed(tmp_path / f"m{seed}", seed, learns=True)
         played_seed(tmp_path / f"one{seed}", seed, learns=False, attempts="fixed(1)")
-    found = sections_of(*(tmp_path / f"{arm}{seed}" for arm in ("m", "one") for seed in range(3)))
+    found = sections_of(*(tmp_path / name for name in ("m0", "m1", "m2", "one0", "one1")))
     own, others = found["tokens"].tables
     assert not own.notes and "seed" not in found["tokens"].text[0]
     # two attempts cost 5 tokens, which buy 8 samples' worth 2 + 2 * 6/8 + 2 * 6*5/(8*7) = 4.57 for three, and 0.71 more for a fourth
@@ -194,7 +195,7 @@ def test_seeds_at_equal_tokens_and_their_false_wrong_have_intervals(tmp_path):
     assert others.title == "m at equal tokens, against the samples of others"
     assert others.rows[1][:3] == ("s", "one", "2")
     assert others.rows[1][3:5] == row[4:5] + row[6:7]  # its samples are the same
-    (kept,) = {r[2:4] for r in found["controls"].tables[-1].rows}
+    (kept,) = {r[2:4] for r in found["controls"].tables[-1].rows if r[1] == "m"}
     assert kept[0] == "36 of 60"
     assert kept[1].startswith("60.0 [")
     low, high = (float(x) for x in kept[1].split("[")[1].strip("]").split(", "))
@@ -202,10 +203,44 @@ def test_seeds_at_equal_tokens_and_their_false_wrong_have_intervals(tmp_path):
     assert len(found["controls"].tables[-1].notes) == 1, "none of the range of the seeds"
 
 
+def test_a_rival_that_has_too_few_samples_is_said_to(tmp_path):
+    """Two attempts cost 5 tokens: two samples of the rival cost 4 at most, and one of its seeds is never right."""
+    played_seed(tmp_path / "m", 0, learns=True)
+    for seed in range(2):
+        played_seed(tmp_path / f"one{seed}", seed, learns=False, attempts="fixed(1)", samples=2, right=lambda g, seed=seed: seed == 0)
+    _, others = sections_of(tmp_path / "m", tmp_path / "one0", tmp_path / "one1")["tokens"].tables
+    assert [row[2:4] for row in others.rows] == [("1", "1"), ("2", "–")]
+    assert "with more samples (eval.samples) there is a figure" in others.notes[0]
+
+
+def test_an_arm_of_the_same_models_is_no_rival(tmp_path):
+    """The same model, told in other words: its samples are the head's own."""
+    result = played_seed(tmp_path / "m", 0, learns=True)
+    write_evaluated(tmp_path / "other", [result], model=str(tmp_path / "m"))
+    played_seed(tmp_path / "one", 0, learns=False, attempts="fixed(1)")
+    evidence = Evidence(read_arms([f"m={tmp_path / 'm'}", f"other={tmp_path / 'other'}", f"one={tmp_path / 'one'}"]))
+    assert evidence.head.label == "m"
+    assert set(evidence.rivals(evidence.head, "s")) == set(evidence.equal_tokens_of_rivals(evidence.head, "s")) == {"one"}
+
+
+def test_an_old_evaluation_of_one_seed_takes_no_intervals_from_others(tmp_path):
+    for seed in range(2):
+        played_seed(tmp_path / f"m{seed}", seed, learns=True)
+    full_evaluation(tmp_path / "old", sets=("s",))
+    evidence = Evidence(read_arms([f"m={tmp_path / 'm0'},{tmp_path / 'm1'}", f"old={tmp_path / 'old'}"]))
+    assert evidence.token_intervals and evidence.false_wrong_intervals
+    old = Evidence(read_arms([f"m={tmp_path / 'm0'},{tmp_path / 'm1'}", f"old={tmp_path / 'old'},{full_evaluation(tmp_path / 'older', sets=('s',))}"]))
+    assert not old.token_intervals and not old.false_wrong_intervals
+
+
 def test_one_seed_at_equal_tokens_is_what_its_evaluation_says(tmp_path):
     result = played_seed(tmp_path / "m", 0, learns=True)
-    evidence = Evidence(read_arms([str(tmp_path / "m")]))
-    again = evidence.equal_tokens(evidence.head, "s")
+    kept = read_values(tmp_path / "m")["s"].quantities
+    counted = {"samples:graded@1.0": 8, "samples:correct@1.0": 2, "samples:tokens_correct@1.0": 4, "samples:tokens_wrong@1.0": 12}
+    assert {name: set(kept[name][1]) for name in counted} == {name: {value} for name, value in counted.items()}
+    write_evaluated(tmp_path / "twin", [result], model="another that samples alike")
+    evidence = Evidence(read_arms([f"m={tmp_path / 'm'}", f"twin={tmp_path / 'twin'}"]))
+    again = evidence.equal_tokens_of_rivals(evidence.head, "s")["twin"]
     assert {k: (e.tokens, e.samples, e.passed, e.gain) for k, e in again.items()} == {k: (e.tokens, e.samples, e.passed, e.gain) for k, e in result.equal_tokens.items()}
 
 

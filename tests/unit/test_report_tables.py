@@ -161,8 +161,11 @@ def test_the_notes_say_how_and_what_it_can_show(full):
     power = full.power
     expected = f"this set shows paired differences from {100 * power.detectable:.1f} points on (80 % power, 5 % level); it takes {power.problems_for[3]:,} for 3 points and {power.problems_for[5]:,} for 5 points."
     gain = full.gain_power
-    of_gain = f" By that between accuracy and pass@2, it shows gains from {100 * gain.detectable:.1f} points on; it takes {gain.problems_for[3]:,} for 3 points and {gain.problems_for[5]:,} for 5 points."
-    assert any(n.startswith("Power: by the spread between 1 and 2 attempts here") and n.endswith(expected + of_gain) for n in notes)
+    of_gain = f"Power of the gain: by the spread between accuracy and pass@2 here, this set shows gains from {100 * gain.detectable:.1f} points on; it takes {gain.problems_for[3]:,} for 3 points and {gain.problems_for[5]:,} for 5 points."
+    assert any(n.startswith("Power: by the spread between 1 and 2 attempts here") and n.endswith(expected) for n in notes)
+    assert of_gain in notes
+    flat = evaluate(FakePlayer(lambda i, k, g: ["c"] if i % 2 == g % 2 else ["w"] * k), PROBLEMS, name="t", attempts=(1, 2), samples=4)
+    assert [n.split(":")[0] for n in evaluation_table(flat).notes if n.startswith("Power")] == ["Power of the gain"], "where nothing rises"
     assert not any("beyond training" in n or n.startswith("Power") for n in evaluation_table(evaluate(FakePlayer(script), PROBLEMS, name="t", attempts=(1,))).notes)
 
 

@@ -162,6 +162,17 @@ def test_two_processes_do_not_train_in_one_folder(run: RunFolder) -> None:
     assert _from_another_process(run.path, "open") == "taken"
 
 
+def test_a_run_that_goes_on_keeps_others_out(run: RunFolder) -> None:
+    """Going back to its checkpoint, as a resume does, and logging on."""
+    run.close()
+    again = RunFolder.open(run.path, run.recipe)
+    again.truncate_after(0, 0)
+    again.log_metrics(0, {"reward": 1.0})
+    assert "another process trains in" in _from_another_process(run.path, "open")
+    again.close()
+    assert _from_another_process(run.path, "open") == "taken"
+
+
 def test_a_run_that_was_not_begun_yet_is_kept_from_others_as_well(run: RunFolder) -> None:
     (run.path / "recipe.json").unlink()  # as if it had just made its folders
     assert "another process trains in" in _from_another_process(run.path, "create")

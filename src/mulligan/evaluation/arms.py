@@ -78,6 +78,10 @@ class Arm:
             return run.recipe.attempts.max_attempts
         return next((s["trained_attempts"] for s in self.members[0].problem_sets.values() if s.get("trained_attempts")), None)
 
+    def seeds(self) -> list[Arm]:
+        """Each seed by itself."""
+        return [Arm(self.label, (member,)) for member in self.members]
+
     @property
     def has_values(self) -> bool:
         """Whether there are values per problem, which pairing and joining seeds need."""

@@ -73,19 +73,20 @@ def equal_tokens_of_seeds(
 ) -> list[EqualTokens | None]:
     """The comparison for each k, over seeds x problems; None where the dialogues spend more than all the samples drawn.
 
-    Problems take part if all their dialogues could be graded and at least half of their samples at every temperature; the samples
-    that count are as many as the problem with the fewest has.
+    Problems take part if all their dialogues could be graded and, for every seed and temperature, at least half as many samples as that seed's
+    best graded problem has; of a seed as many samples count as its problem with the fewest has.
 
     Args:
         solved_SKP, tokens_SKP: of the dialogues of each seed; NaN where one could not be graded.
-        tallies: of the samples of each seed of the rival, by temperature; the seeds of one arm have the same temperatures.
+        tallies: of the samples of each seed of the rival, by temperature.
         folds_P: each problem's fold.
         paired: the samples are those of the same models: each seed is compared with itself, spends as much as itself, and is drawn with itself.
             Else every seed of the rival may spend what the arm's seeds do on average.
     """
-    graded_TP = np.stack([counts.graded_P for by_temperature in tallies for counts in by_temperature.values()])
-    flat = solved_SKP.reshape(-1, solved_SKP.shape[-1])
-    kept_P = np.logical_and.reduce([*~np.isnan(flat), *(graded_TP >= np.maximum(1, graded_TP.max(axis=1, initial=0, keepdims=True) / 2))])
+    kept_P = np.logical_and.reduce(np.isfinite(solved_SKP).reshape(-1, solved_SKP.shape[-1]))
+    for by_temperature in tallies:
+        graded_TP = np.stack([counts.graded_P for counts in by_temperature.values()])
+        kept_P = kept_P & (graded_TP >= max(1, graded_TP.max(initial=0) / 2)).all(axis=0)
     ks = solved_SKP.shape[1]
     if not kept_P.any():
         return [None] * ks
@@ -177,7 +178,7 @@ def spend(costs_m: Floats, passed_m: Floats, tokens: Floats) -> tuple[Floats, Fl
     """How many samples cost `tokens`, what they pass, and whether so much can be spent (or need not be, since all is solved).
 
     The curves' last axis is m = 0, 1, ...; axes before it (and those of `tokens`) are gone through alike. Where the tokens are
-    more than all samples cost, the value is that of all samples.
+    more than all samples cost, the value is that of all samples, and their number the first that costs as much.
     """
     most = costs_m.shape[-1] - 1
     tokens = np.broadcast_to(tokens, costs_m.shape[:-1])
@@ -191,7 +192,8 @@ def spend(costs_m: Floats, passed_m: Floats, tokens: Floats) -> tuple[Floats, Fl
     share = np.where(above > below, share, 1.0)
     passed = (1 - share) * at(passed_m, lower) + share * at(passed_m, lower + 1)
     reached = (tokens <= costs_m[..., -1] * (1 + 1e-9)) | (passed_m[..., -1] >= 1 - 1e-12)
-    return lower[..., 0] + share, passed, reached
+    enough = (costs_m < costs_m[..., -1:] * (1 - 1e-12)).sum(axis=-1)  # where all is solved, further samples are not drawn
+    return np.minimum(lower[..., 0] + share, enough), passed, reached
 
 
 def _rows(counts: Tally, kept_P: NDArray[np.bool_]) -> Tally:

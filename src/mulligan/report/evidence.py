@@ -140,13 +140,24 @@ class Evidence:
     def rivals(self, arm: Arm, place: str) -> dict[str, ByK]:
         """label -> accuracy of `arm` minus the rival's pass@k: the other arms, rivals that the evaluation itself was given, and the best
         possible independent sampling where the task lets it be computed."""
-        found = {other.label: self.versus(arm, ACCURACY, other, PASS, place) for other in self.arms if other is not arm}
+        found = {other.label: self.versus(arm, ACCURACY, other, PASS, place) for other in self.arms if not self._same_models(arm, other)}
         if place not in OVER_ALL and len(arm.members) == 1 and place in arm.problem_sets:
             for label, figures in (arm.members[0].problem_sets[place].get("rivals") or {}).items():
                 found.setdefault(label, intervals(figures.get("gain")))
         best, accuracy = self.ceilings(place).get(BEST_INDEPENDENT, {}), self.values(arm, ACCURACY, place)
         found[BEST_SAMPLER] = {k: Interval(a.mean - best[k].mean, a.low - best[k].mean, a.high - best[k].mean, a.n) for k, a in accuracy.items() if k in best}
         return {label: by_k for label, by_k in found.items() if by_k}
+
+    def _same_models(self, a: Arm, b: Arm) -> bool:
+        """Whether two arms are evaluations of the same models (told in other words, say) that sampled the same: no rivals of each other."""
+        if a is b:
+            return True
+        if [m.figures.get("model") for m in a.members] != [m.figures.get("model") for m in b.members] or not (a.has_values and b.has_values):
+            return False
+        shared = [name for name in a.problem_sets if name in b.problem_sets and a.problems(name) == b.problems(name) and a.ks(name, "passed") == b.ks(name, "passed") != []]
+        return bool(shared) and all(
+            np.array_equal(*(arm.cells(name, "passed", a.ks(name, "passed"), a.problems(name)) for arm in (a, b)), equal_nan=True) for name in shared
+        )
 
     def ceilings(self, place: str) -> dict[str, ByK]:
         """Values known by computation, of the task itself and of the feedback that the head arm was given (else of the first arm's for which they are known);
@@ -222,43 +233,55 @@ class Evidence:
 
     @cached_property
     def false_wrong_intervals(self) -> bool:
-        """Whether every arm that was told a false "wrong" kept the problems' own counts of it."""
+        """Whether every arm of several seeds that was told a false "wrong" kept the problems' own counts of it."""
         quantities = [quantity for pair in FALSE_WRONG_COUNTS.values() for quantity in pair]
-        several = [(arm, name) for arm in self.evaluated for name in arm.problem_sets if len(self.table(arm, name, "false_wrong")) == len(arm.members) > 1]
-        return all(arm.has_values and all(arm.ks(name, quantity) for quantity in quantities) for arm, name in several)
+        return all(arm.has_values and all(arm.ks(name, quantity) for quantity in quantities) for arm, name in self._several_with("false_wrong"))
 
     @cached_property
     def token_intervals(self) -> bool:
-        """Whether every arm with a comparison at equal tokens kept the counts of its samples, problem by problem."""
-        return all(self._temperatures(arm, name) for arm in self.evaluated for name in arm.problem_sets if self.table(arm, name, "equal_tokens"))
+        """Whether every arm of several seeds with a comparison at equal tokens kept the counts of its samples, problem by problem."""
+        return all(_tallied(arm, name) for arm, name in self._several_with("equal_tokens"))
 
-    def _temperatures(self, arm: Arm, place: str) -> list[float]:
-        """At which every seed's samples are known as counts."""
-        if not arm.has_values or place not in arm.problem_sets:
-            return []
-        tables = [m.problem_sets[place].get("pass_temperatures") or {} for m in arm.members]
-        shared = [t for t in tables[0] if all(t in other for other in tables)]
-        return [float(t) for t in shared if all(arm.ks(place, f"{part}@{t}") for part in TALLIED)]
+    def _several_with(self, key: str) -> list[tuple[Arm, str]]:
+        """Arms of several seeds, and the problem sets on which each seed has this part of eval.json."""
+        return [(arm, name) for arm in self.evaluated for name in arm.problem_sets if len(self.table(arm, name, key)) == len(arm.members) > 1]
 
-    def equal_tokens(self, arm: Arm, place: str, rival: Arm | None = None) -> dict[int, EqualTokens]:
-        """k -> the dialogues of an arm on one problem set against independent samples, its own or a rival's, that may spend as much; over seeds x
-        problems. Empty where the counts of the samples are not known (evaluations of earlier versions, or without samples)."""
-        other = rival or arm
-        temperatures = self._temperatures(other, place)
-        if not temperatures or not arm.has_values or place not in arm.problem_sets:
+    def equal_tokens(self, arm: Arm, place: str) -> dict[int, EqualTokens]:
+        """k -> the dialogues of an arm on one problem set against its own samples that may spend as much. Of one seed what its evaluation found; of
+        several over seeds x problems, else (evaluations of earlier versions) with the lowest and the highest seed."""
+        found = self.table(arm, place, "equal_tokens")
+        if not found or len(found) != len(arm.members):
+            return {}
+        if len(found) > 1 and self.token_intervals:
+            return {k: equal for k, equal in self._equal_tokens(arm, place, arm).items() if equal}
+        joined = {}
+        for k in sorted(set.intersection(*({int(k) for k in t} for t in found))):
+            tables = [t[str(k)] for t in found]
+            tokens, samples = (sum(t[key] for t in tables) / len(tables) for key in ("tokens", "samples"))
+            passed, gain = (over_tables([t[key] for t in tables]) for key in ("pass", "gain"))
+            if passed and gain:
+                joined[k] = EqualTokens(tokens, samples, passed, gain)
+        return joined
+
+    def equal_tokens_of_rivals(self, arm: Arm, place: str) -> dict[str, dict[int, EqualTokens | None]]:
+        """label -> k -> the dialogues of an arm on one problem set against the samples of another model that may spend as much; over seeds x problems.
+        None where all that was sampled of it costs less. Without arms whose counts of samples are not known, or that have no samples."""
+        found = {other.label: self._equal_tokens(arm, place, other) for other in self.arms if not self._same_models(arm, other)}
+        return {label: by_k for label, by_k in found.items() if by_k}
+
+    def _equal_tokens(self, arm: Arm, place: str, other: Arm) -> dict[int, EqualTokens | None]:
+        if not arm.has_values or any(place not in one.problem_sets for one in (arm, other)) or not (temperatures := _tallied(other, place)):
             return {}
         ks, problems = shared_ks([(arm, ACCURACY), (arm, TOKENS)], [place]), shared_problems([arm, other], place)
         if not ks or not problems:
             return {}
         solved_SKP, tokens_SKP = (arm.cells(place, quantity, ks, problems).transpose(0, 2, 1) for quantity in ("solved", "tokens"))
-        tallies: list[dict[float, Tally]] = [{} for _ in other.members]
-        for t in temperatures:
-            parts = [other.cells(place, f"{part}@{key_of(t)}", [1], problems)[:, :, 0] for part in TALLIED]
-            for seed, by_temperature in enumerate(tallies):
-                by_temperature[t] = Tally.read(*(part[seed] for part in parts))
+        tallies = [
+            {t: Tally.read(*(seed.cells(place, f"{part}@{key_of(t)}", [1], problems)[0, :, 0] for part in TALLIED)) for t in known}
+            for seed, known in zip(other.seeds(), temperatures, strict=True)
+        ]
         folds_P = np.array([fold_of(problem) for problem, _ in problems], dtype=np.int64)
-        found = equal_tokens_of_seeds(solved_SKP, tokens_SKP, tallies, folds_P, paired=rival is None)
-        return {k: equal for k, equal in zip(ks, found, strict=True) if equal}
+        return dict(zip(ks, equal_tokens_of_seeds(solved_SKP, tokens_SKP, tallies, folds_P, paired=other is arm), strict=True))
 
     def attempts_used(self, arm: Arm, place: str) -> ByK:
         if place not in arm.problem_sets:
@@ -332,6 +355,14 @@ class Evidence:
     def _means(self, arm: Arm, measure: Measure, ks: list[int], place: str, bounds: tuple[float, float] | None) -> ByK:
         cells = self._cells(arm, measure, place, ks)
         return dict(zip(ks, means(cells, weighting=OVER_ALL.get(place, "questions"), bounds=bounds), strict=True))
+
+
+def _tallied(arm: Arm, place: str) -> list[list[float]]:
+    """Of each seed the temperatures at which its samples are known as counts; empty unless every seed has one."""
+    if not arm.has_values or place not in arm.problem_sets:
+        return []
+    found = [[float(t) for t in one.members[0].problem_sets[place].get("pass_temperatures") or {} if all(one.ks(place, f"{part}@{t}") for part in TALLIED)] for one in arm.seeds()]
+    return found if all(found) else []
 
 
 def over_seeds(found: Sequence[Interval]) -> Interval | None:

@@ -9,9 +9,8 @@ from typing import Any
 from mulligan.evaluation import Interval
 from mulligan.evaluation.arms import Arm
 from mulligan.evaluation.comparison import ACCURACY, GAIN, OVER_ALL, PASS, TOKENS, Measure
-from mulligan.evaluation.tokens import EqualTokens
 from mulligan.report.chart import Chart, Curve, Panel
-from mulligan.report.evidence import Evidence, over_tables
+from mulligan.report.evidence import Evidence
 from mulligan.report.tables import NOTHING, TextTable, number, percent, plain, points
 
 MANY_ARMS = 3
@@ -239,45 +238,30 @@ def tokens_section(evidence: Evidence) -> Section | None:
     for place in evidence.sets:
         curves = []
         for arm in evidence.arms:
-            own = _equal_tokens(evidence, arm, place)
+            own = evidence.equal_tokens(arm, place)
             if own:
                 curves.append(Curve(arm.label, {k: e.gain for k, e in own.items()}, colour=evidence.colours[arm.label]))
             accuracy = evidence.values(arm, ACCURACY, place)
             rows += [(place, arm.label, str(k), plain(e.tokens), plain(e.samples), percent(accuracy.get(k)), percent(e.passed), points(e.gain)) for k, e in own.items()]
         if curves:
             panels.append(_points_panel(place, curves, evidence))
-        for rival in evidence.arms:
-            if rival is not evidence.head and (of_rival := evidence.equal_tokens(evidence.head, place, rival)):
-                against += [(place, rival.label, str(k), plain(e.samples), percent(e.passed), points(e.gain)) for k, e in of_rival.items()]
-    if not rows:
-        return None
-    headers = ("problems", "arm", "k", "tokens per problem", "samples that they buy", "accuracy, %", "independent, %", "gain, points")
+        for label, of_rival in evidence.equal_tokens_of_rivals(evidence.head, place).items():
+            against += [(place, label, str(k), *((plain(e.samples), percent(e.passed), points(e.gain)) if e else (NOTHING,) * 3)) for k, e in of_rival.items()]
     text = "The same comparison at equal cost: independent sampling that stops at its first success may spend as many tokens, on average, as the dialogues with k attempts."
-    if ranges := _several_seeds(evidence) and not evidence.token_intervals:
-        text += " Bars are the lowest and the highest seed."
-    chart = Chart("equal_tokens", "Gain at equal tokens", panels, "Accuracy − independent sampling with the same tokens. Above 0: the dialogues are worth their tokens.")
-    tables = [TextTable("At equal tokens", headers, tuple(rows), _range_note(evidence, "Accuracy") if ranges else (), labels=2)]
+    ranges = _several_seeds(evidence) and not evidence.token_intervals
+    tables = []
+    if rows:
+        text += " Bars are the lowest and the highest seed." if ranges else ""
+        headers = ("problems", "arm", "k", "tokens per problem", "samples that they buy", "accuracy, %", "independent, %", "gain, points")
+        tables.append(TextTable("At equal tokens", headers, tuple(rows), _range_note(evidence, "Accuracy") if ranges else (), labels=2))
     if against:
-        title = f"{evidence.head.label} at equal tokens, against the samples of others"
-        tables.append(TextTable(title, ("problems", "samples of", "k", "samples that the tokens buy", "independent, %", "gain, points"), tuple(against), labels=2))
+        title, headers = f"{evidence.head.label} at equal tokens, against the samples of others", ("problems", "samples of", "k", "samples that the tokens buy", "independent, %", "gain, points")
+        note = f"95 % intervals over seeds x problems. {NOTHING}: all that was sampled of a seed costs less than the dialogues, and does not solve everything; with more samples (eval.samples) there is a figure."
+        tables.append(TextTable(title, headers, tuple(against), (note,), labels=2))
+    if not tables:
+        return None
+    chart = Chart("equal_tokens", "Gain at equal tokens", panels, "Accuracy − independent sampling with the same tokens. Above 0: the dialogues are worth their tokens.")
     return Section("tokens", "At equal tokens", (text,), (chart,) if panels else (), tuple(tables))
-
-
-def _equal_tokens(evidence: Evidence, arm: Arm, place: str) -> dict[int, EqualTokens]:
-    """Of one seed what its evaluation found; of several their joint figures, or where they are not known (evaluations of earlier versions) the mean."""
-    found = evidence.table(arm, place, "equal_tokens")
-    if not found or len(found) != len(arm.members):
-        return {}
-    if len(found) > 1 and evidence.token_intervals:
-        return evidence.equal_tokens(arm, place)
-    joined = {}
-    for k in sorted(set.intersection(*({int(k) for k in t} for t in found))):
-        tables = [t[str(k)] for t in found]
-        tokens, samples = (sum(t[key] for t in tables) / len(tables) for key in ("tokens", "samples"))
-        passed, gain = (over_tables([t[key] for t in tables]) for key in ("pass", "gain"))
-        if passed and gain:
-            joined[k] = EqualTokens(tokens, samples, passed, gain)
-    return joined
 
 
 # --------------------------------------------------------------------------------------------------------------- attempts
@@ -336,6 +320,7 @@ def power_section(evidence: Evidence) -> Section | None:
                     continue
                 needed = {points_: _mean([(p.get("problems_for") or {}).get(points_) for p in found]) for points_ in ("3", "5")}
                 detectable, problems = _mean([p.get("detectable") for p in found]), arm.members[0].problem_sets[place].get("problems")
+                what += f" ({len(found)} of {len(arm.members)} seeds)" if len(found) < len(arm.members) else ""
                 cells = (_plain(problems), _plain(needed["3"]), _plain(needed["5"]), NOTHING if detectable is None else f"{100 * detectable:.1f}")
                 rows.append((place, arm.label, what, *cells))
                 if arm is evidence.head and detectable is not None and problems:
@@ -345,7 +330,7 @@ def power_section(evidence: Evidence) -> Section | None:
     if not rows:
         return None
     headers = ("problems", "arm", "of", "number", "needed for 3 points", "needed for 5 points", "smallest seen, points")
-    note = "Rise: from 1 to K attempts. Gain: accuracy with K attempts − its own pass@K. Paired over problems of one seed: seen in 80 % of the cases at the 5 % level, two-sided."
+    note = "Rise: from 1 to K attempts. Gain: accuracy with K attempts − its own pass@K. Paired over problems of one seed: seen in 80 % of the cases at the 5 % level, two-sided. A seed in which it is the same for every problem says nothing, and is left out."
     return Section("power", "What these problem sets can show", tuple(text), (), (TextTable("Power", headers, tuple(rows), (note,), labels=3),))
 
 

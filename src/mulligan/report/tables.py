@@ -254,14 +254,14 @@ def _notes(table: Mapping[str, Any]) -> tuple[str, ...]:
         notes.append(f"Trained with up to {trained} attempts: k = {', '.join(beyond)} is beyond training.")
     if table.get("pass_at_k"):
         notes.append(f"pass@k from {table.get('samples')} samples a problem at {_temperatures(table)}; dialogues at {table.get('temperature')}.")
+    first, last = table.get("rise") or (1, 1)
     if power := table.get("power"):
-        first, last = table["rise"]
         notes.append(
             f"Power: by the spread between {first} and {last} attempts here, this set shows paired differences from {100 * power['detectable']:.1f} points on "
             f"(80 % power, 5 % level); it takes {_needed(power)}."
         )
-        if gain := table.get("gain_power"):
-            notes[-1] += f" By that between accuracy and pass@{last}, it shows gains from {100 * gain['detectable']:.1f} points on; it takes {_needed(gain)}."
+    if gain := table.get("gain_power"):
+        notes.append(f"Power of the gain: by the spread between accuracy and pass@{last} here, this set shows gains from {100 * gain['detectable']:.1f} points on; it takes {_needed(gain)}.")
     if table.get("set_aside"):
         notes.append(f"{table['set_aside']} problems were set aside: their gold answer did not pass its own grader.")
     return (*notes, *(f"Warning: {text}" for text in table.get("warnings") or ()))
