@@ -88,7 +88,8 @@ def test_kinds_can_be_told_apart():
 
 
 def test_nothing_runs_over_the_edge():
-    long = Panel("a", [Curve(f"arm {i}", measured(0.1 * i, 0.1 * i)) for i in range(1, 9)])
+    source = "builtin:guess?split=test&style=words&low=11&high=17&ranges=3&step=40&MORE=WWWW"
+    long = Panel(source, [Curve(f"arm {i}", measured(0.1 * i, 0.1 * i)) for i in range(1, 9)])
     for panels in ([long], [long, long], [long] * 3):
         figure = _draw(panels, "A title", CAVEAT, "solved")
         figure.draw_without_rendering()
@@ -99,6 +100,18 @@ def test_nothing_runs_over_the_edge():
         assert box.y0 >= -0.01
         assert box.x1 <= width + 0.01
         assert box.y1 <= height + 0.01
+
+
+def test_long_titles_still_differ_where_their_sources_do():
+    panels = [Panel(f"builtin:guess?split=test&style=words&low={low}&high={low + 6}&ranges=3&step=40", [Curve("arm", measured(0.1))]) for low in (1, 11)]
+    one, other = (axis.get_title(loc="left") for axis in _draw(panels, "", "", "solved").axes)
+    assert one.startswith("builtin:guess?") and one.endswith("low=1&high=7&ranges=3&step=40")
+    assert one != other
+
+
+def test_four_known_values_are_told_apart():
+    figure = _draw([Panel("x", [Curve(f"known {i}", exact(0.1 * i, 0.2 * i), "bound") for i in range(4)])], "", "", "solved")
+    assert len({str(line._unscaled_dash_pattern) for line in figure.axes[0].get_lines()}) == 4
 
 
 def test_many_budgets_thin_out_the_ticks():

@@ -25,9 +25,9 @@ __all__ = ["MARKERS", "OKABE_ITO", "Curve", "Panel", "accuracy_figure", "write_c
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 GREY = "#6f6f6f"
-DASHES = ((0, (5, 2)), (0, (1.2, 1.6)), (0, (7, 2, 1.5, 2)))
+DASHES = ((0, (5, 2)), (0, (1.2, 1.6)), (0, (7, 2, 1.5, 2)), (0, (3, 2, 1.2, 2, 1.2, 2)))
 MOST_COLUMNS = 3
-MOST_CHARACTERS = 56
+MOST_CHARACTERS, MOST_IN_TITLE = 56, 46
 MANY_XS = 24
 """More places on the x axis than this are steps, not numbers of attempts: round ticks instead of one at each."""
 
@@ -106,11 +106,11 @@ def _draw_panel(axis: Any, panel: Panel, colours: Mapping[str, int]) -> None:
     for curve in panel.curves:
         if curve.kind == "bound":
             xs = sorted(curve.points)
-            axis.plot(xs, [curve.points[x].mean for x in xs], color=GREY, lw=1.5, ls=DASHES[bounds % 3], label=_shown(curve.label), zorder=1)
+            axis.plot(xs, [curve.points[x].mean for x in xs], color=GREY, lw=1.5, ls=DASHES[bounds % len(DASHES)], label=_shown(curve.label), zorder=1)
             bounds += 1
         else:
             _draw_measured(axis, curve, colours[curve.of or curve.label], panel.unit)
-    axis.set_title(_shown(panel.title), fontsize=11, loc="left")
+    axis.set_title(_shown(panel.title, MOST_IN_TITLE), fontsize=11, loc="left")
     axis.set_xlabel(panel.xlabel)
     _scale(axis, panel)
     axis.tick_params(labelleft=True)
@@ -184,9 +184,11 @@ def _draw_measured(axis: Any, curve: Curve, index: int, unit: str) -> None:
     )
 
 
-def _shown(text: str) -> str:
-    """Text for a figure: what no font shows is escaped, what is too long is cut, and a label may not hide from the legend by a leading underscore."""
-    visible = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in (text if len(text) <= MOST_CHARACTERS else text[: MOST_CHARACTERS - 1] + "…"))
+def _shown(text: str, most: int = MOST_CHARACTERS) -> str:
+    """Text for a figure: what no font shows is escaped, of what is too long the middle is left out (sources differ in their ends), and a label
+    may not hide from the legend by a leading underscore."""
+    begin = most // 3
+    visible = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in (text if len(text) <= most else f"{text[:begin]}…{text[begin + 1 - most:]}"))
     return " " + visible if visible.startswith("_") else visible
 
 

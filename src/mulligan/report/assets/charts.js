@@ -5,7 +5,7 @@ const Charts = (() => {
   const W = 380, H = 256, LEFT = 46, RIGHT = 14, TOP = 12, BOTTOM = 40;
   const COLOURS = 7, MARKERS = 7;
 
-  const colourOf = (curve) => (curve.kind === "bound" ? `bound d${curve.style % 3}` : `s${curve.style % COLOURS}`);
+  const colourOf = (curve) => (curve.kind === "bound" ? `bound d${curve.style % 4}` : `s${curve.style % COLOURS}`);
   const markerOf = (style) => (style + Math.floor(style / COLOURS)) % MARKERS;
 
   // Paths of a marker of radius r around (x, y): circle, square, triangle, diamond, triangle down, plus, cross.
