@@ -47,7 +47,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, counted: CountingDisplay)
 
 def test_every_part_is_there(finished: Path):
     names = {path.name for path in finished.iterdir()}
-    assert names == {"recipe.json", "manifest.json", "metrics.jsonl", "rollouts", "checkpoints", "initial_model", "model", "eval.json", "values.parquet", "dialogues.parquet"}
+    assert names == {".lock", "recipe.json", "manifest.json", "metrics.jsonl", "rollouts", "checkpoints", "initial_model", "model", "eval.json", "values.parquet", "dialogues.parquet"}
     assert sorted(p.name for p in (finished / "rollouts").iterdir()) == [f"step_{i:06d}.parquet" for i in range(4)]
     assert sorted(p.name for p in (finished / "checkpoints").iterdir()) == ["step_000006", "step_000008"], "the two newest of 3, 6 and 8"
 

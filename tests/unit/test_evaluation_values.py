@@ -11,6 +11,7 @@ from fake_dialogues import FakePlayer, problem, rollout
 from mulligan.errors import ConfigError, RunError
 from mulligan.evaluation import evaluate, read_rivals, read_values, write_evaluation
 from mulligan.evaluation.attempts import RATES, attempt_counts
+from mulligan.evaluation.samples import TALLIED
 from mulligan.evaluation.values import aligned, in_common
 
 PROBLEMS = [problem(i) for i in range(12)]
@@ -29,6 +30,7 @@ def write(folder, *evaluations):
     return folder
 
 
+SAMPLED = {f"{part}@{temperature}" for part in TALLIED for temperature in (0.5, 1.0)}
 COUNTED = {"attempts_used"} | {quantity for pair in RATES.values() for quantity in pair}
 
 
@@ -38,9 +40,9 @@ def test_values_are_read_back_as_they_were(tmp_path):
     assert list(found) == ["twelve", "three"]
     values = found["twelve"]
     assert values.problem_ids == tuple(p.id for p in PROBLEMS)
-    assert set(values.quantities) == {"solved", "tokens", "passed", "passed@0.5", "passed@1.0", "solved:history_blind", "tokens:history_blind"} | COUNTED
+    assert set(values.quantities) == {"solved", "tokens", "passed", "passed@0.5", "passed@1.0", "solved:history_blind", "tokens:history_blind"} | COUNTED | SAMPLED
     for quantity, by_k in result.values.quantities.items():
-        assert list(values.quantities[quantity]) == [1, 2]
+        assert list(values.quantities[quantity]) == [*by_k] == ([1] if quantity in SAMPLED else [1, 2])
         for k, expected in by_k.items():
             assert np.array_equal(values.quantities[quantity][k], expected, equal_nan=True)
     assert found["three"].problem_ids == ("p3", "p4", "p5")
@@ -51,7 +53,7 @@ def test_the_rows_of_the_file(tmp_path):
     table = pq.read_table(write(tmp_path, evaluation()) / "values.parquet")
     assert table.schema.names == ["problem_set", "quantity", "k", "problem_id", "value"]
     assert [str(t) for t in table.schema.types] == ["string", "string", "int32", "string", "double"]
-    assert len(table) == (7 + len(COUNTED)) * 2 * 12
+    assert len(table) == ((7 + len(COUNTED)) * 2 + len(SAMPLED)) * 12, "the samples of two temperatures are counted once, not for each k"
     rows = [r for r in table.to_pylist() if (r["quantity"], r["k"]) == ("solved", 2)]
     assert [r["value"] for r in rows] == [None, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0], "null: could not be graded"
     tokens = {r["problem_id"]: r["value"] for r in table.to_pylist() if (r["quantity"], r["k"]) == ("tokens", 2)}

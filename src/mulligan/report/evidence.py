@@ -154,6 +154,8 @@ class Evidence:
             return True
         if [m.figures.get("model") for m in a.members] != [m.figures.get("model") for m in b.members] or not (a.has_values and b.has_values):
             return False
+        if any(one.run and other.run and one.run.path != other.run.path for one, other in zip(a.members, b.members, strict=True)):
+            return False
         shared = [name for name in a.problem_sets if name in b.problem_sets and a.problems(name) == b.problems(name) and a.ks(name, "passed") == b.ks(name, "passed") != []]
         return bool(shared) and all(
             np.array_equal(*(arm.cells(name, "passed", a.ks(name, "passed"), a.problems(name)) for arm in (a, b)), equal_nan=True) for name in shared
