@@ -98,6 +98,7 @@ def _open_to_go_on(out: Path, recipe: Recipe) -> RunFolder:
     """Raises RunError if the run is finished and nothing is left to go on from: to begin anew would throw away what it logged."""
     run = RunFolder.open(out, recipe)
     if is_trained(out) and checkpoint.latest(run.checkpoints) is None:
+        run.close()
         raise RunError(f"{out} is trained and keeps no checkpoint to go on from: train its model further with model.path={run.model} and another --out")
     return run
 
