@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mulligan.evaluation import Interval
-from mulligan.evaluation.arms import Arm, find_arm
+from mulligan.evaluation.arms import Arm, arm_fingerprint, find_arm
 from mulligan.evaluation.attempts import RATES
 from mulligan.evaluation.compare import means, ratios, share_kept
 from mulligan.evaluation.comparison import (
@@ -154,7 +154,7 @@ class Evidence:
             return True
         if [m.figures.get("model") for m in a.members] != [m.figures.get("model") for m in b.members] or not (a.has_values and b.has_values):
             return False
-        if any(one.run and other.run and one.run.path != other.run.path for one, other in zip(a.members, b.members, strict=True)):
+        if any(one.run and other.run and arm_fingerprint(one.run) != arm_fingerprint(other.run) for one, other in zip(a.members, b.members, strict=True)):
             return False
         shared = [name for name in a.problem_sets if name in b.problem_sets and a.problems(name) == b.problems(name) and a.ks(name, "passed") == b.ks(name, "passed") != []]
         return bool(shared) and all(
