@@ -32,7 +32,7 @@ def slow_resamples(arms, rng, resamples=4000, weighting="questions"):
 
 def test_the_mean_is_exact_and_the_difference_is_paired():
     a, b = cells([1, 1, 1, 0]), cells([1, 0, 1, 0])
-    (found,) = differences([a], [b])
+    (found,) = differences([a], [b], bounds=None)
     assert found.mean == pytest.approx(0.25)
     assert found.n == 4
     # problems resampled jointly: no resample can give less than 0, however the 0s and 1s of each arm lie
@@ -95,7 +95,28 @@ def test_columns_are_drawn_together_and_bounds_matter():
     u = share_unseen(20)
     assert (zero.low, zero.high) == pytest.approx((0, u))
     assert (one.low, one.high) == pytest.approx((1 - u, 1))
-    assert (means([values], bounds=None)[2].low, tokens.mean) == (12.0, 12.0)
+    assert (means([values], bounds=None)[2].low, tokens.mean) == pytest.approx((12.0, 12.0))
+
+
+def test_one_cell_of_many_does_not_show_more_than_none():
+    """Where next to nothing varies, the bootstrap ends at zero on the side where nothing was seen: it claims what n problems cannot show."""
+    before = np.zeros((3, 150, 1))
+    after = before.copy()
+    after[0, 7] = -1.0
+    u = share_unseen(150)
+    (none,), (one,) = differences([before], [before.copy()]), differences([after], [before])
+    assert (none.low, none.high) == pytest.approx((-u, u))
+    assert one.mean == pytest.approx(-1 / 450)
+    assert one.high == pytest.approx(one.mean + u * (1 - one.mean)) and one.high > 0.02
+    assert -0.02 < one.low < -0.01, "on the side where something was seen, the bootstrap"
+    after[:, :40] = -1.0  # enough to see: the bootstrap alone
+    assert differences([after], [before])[0].high == differences([after], [before], bounds=None)[0].high < 0
+
+
+def test_arms_that_do_the_same_have_an_interval_though_their_values_vary():
+    same = np.tile(np.arange(40.0)[None, :, None] % 2, (5, 1, 1))
+    (found,) = differences([same], [same.copy()])
+    assert (found.low, found.high) == pytest.approx((-share_unseen(40), share_unseen(40)))
 
 
 def test_sets_without_variation_weigh_by_what_they_can_show():

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mulligan.evaluation import Interval, bootstrap_mean, bootstrap_ratio, bootstrap_seeds, bootstrap_statistics, paired_difference, pass_at_k
+from mulligan.evaluation.intervals import share_unseen
 
 
 def wilson(c: int, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
@@ -228,3 +229,12 @@ def test_statistics_that_do_not_exist():
     assert found[:2] == [None, None]
     assert found[2] is not None, "fewer than 5 % of the resamples draw a problem four times"
     assert found[2].high == 3
+
+
+def test_a_single_success_leaves_room_above():
+    """1 of 150: on the far side at least what 0 of 150 would leave, and no more on the near one, where the scale ends."""
+    found = bootstrap_mean([1.0] + [0.0] * 149)
+    assert found.low == 0.0 and found.high >= 2 / 150
+    third = bootstrap_mean([1 / 3] + [0.0] * 149, bounds=(-1.0, 1.0))
+    assert third.low == pytest.approx(third.mean - share_unseen(150) * (third.mean + 1))
+    assert bootstrap_mean([1 / 3] + [0.0] * 149, bounds=None).low == 0.0

@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mulligan.evaluation.intervals import Interval, share_unseen
+from mulligan.evaluation.intervals import Interval, reach, share_unseen
 
 Floats = NDArray[np.float64]
 Sets = Sequence[Floats]
@@ -40,7 +40,7 @@ def differences(a: Sets, b: Sets, *, weighting: Weighting = "questions", bounds:
 
     Args:
         a, b: each set's array `_SPC`; the numbers of seeds may differ, problems and columns must not.
-        bounds: ends of the scale of a difference, for samples without variation (see `intervals`); None: no scale.
+        bounds: ends of the scale of a difference, for samples that hardly vary (see `intervals`); None: no scale.
 
     Raises:
         ValueError: no sets, no problems, shapes that disagree, a value that is not finite.
@@ -48,10 +48,7 @@ def differences(a: Sets, b: Sets, *, weighting: Weighting = "questions", bounds:
     a, b = _checked(a, b)
     means_C = _over_sets([x.mean((0, 1)) - y.mean((0, 1)) for x, y in zip(a, b, strict=True)], a, weighting)
     drawn_RC = _over_sets([x - y for x, y in zip(*_resampled([a, b], seed), strict=True)], a, weighting)
-    flat_C = np.all([np.ptp(x, (0, 1)) + np.ptp(y, (0, 1)) == 0 for x, y in zip(a, b, strict=True)], axis=0)
-    if len(a[0]) == len(b[0]) == 1:  # one seed each: the values may vary and their differences not
-        flat_C |= np.all([np.ptp(x - y, (0, 1)) == 0 for x, y in zip(a, b, strict=True)], axis=0)
-    return _intervals(means_C, drawn_RC, flat_C, a, weighting, bounds)
+    return _intervals(means_C, drawn_RC, a, weighting, bounds)
 
 
 def means(a: Sets, *, weighting: Weighting = "questions", bounds: tuple[float, float] | None = (0.0, 1.0), seed: int = 0) -> list[Interval]:
@@ -59,7 +56,7 @@ def means(a: Sets, *, weighting: Weighting = "questions", bounds: tuple[float, f
     (a,) = _checked(a)
     means_C = _over_sets([x.mean((0, 1)) for x in a], a, weighting)
     drawn_RC = _over_sets(_resampled([a], seed)[0], a, weighting)
-    return _intervals(means_C, drawn_RC, np.all([np.ptp(x, (0, 1)) == 0 for x in a], axis=0), a, weighting, bounds)
+    return _intervals(means_C, drawn_RC, a, weighting, bounds)
 
 
 def ratios(tops: Sets, bottoms: Sets, *, weighting: Weighting = "questions", bounds: tuple[float, float] | None = (0.0, 1.0), seed: int = 0) -> list[Interval | None]:
@@ -83,10 +80,9 @@ def ratios(tops: Sets, bottoms: Sets, *, weighting: Weighting = "questions", bou
         behind = [(y[:, :, c] > 0).any(axis=0) for y in bottoms]  # problems that have something to divide by
         n = int(sum(b.sum() for b in behind))
         effective = 1 / sum(w**2 / b.sum() for w, b in zip(_set_weights(tops, weighting), behind, strict=True))
-        flat = all(np.array_equal(x[:, :, c], ratio[c] * y[:, :, c]) for x, y, ratio in zip(tops, bottoms, per_set, strict=True))
         # Between two infinities there is nothing to interpolate.
         low, high = np.quantile(known_R, [0.025, 0.975], method="linear" if np.isfinite(known_R).all() else "inverted_cdf")
-        found.append(_without_variation(float(mean_C[c]), n, effective, bounds) if flat else Interval(float(mean_C[c]), float(low), float(high), n))
+        found.append(reach(Interval(float(mean_C[c]), float(low), float(high), n), bounds, problems=effective))
     return found
 
 
@@ -99,8 +95,8 @@ def share_kept(a: Sets, *, weighting: Weighting = "questions", seed: int = 0) ->
     """What share of the rise from one attempt to K is left under a control: (c_K - c_1) / (n_K - n_1).
 
     Args:
-        a: columns n_1, n_K (the normal condition), c_1, c_K (the control), on the same problems. Where no problem rises under the control, or
-            every one does exactly as without it, what so many problems cannot have shown (see `intervals`) is taken as a share of the rise.
+        a: columns n_1, n_K (the normal condition), c_1, c_K (the control), on the same problems. Where hardly a problem rises under the control, or
+            nearly all do exactly as without it, what so many problems cannot have shown (see `intervals`) is taken as a share of the rise.
 
     Returns:
         None where the normal condition does not clearly rise (its 95 % interval reaches 0): there is nothing to keep, and the
@@ -114,14 +110,12 @@ def share_kept(a: Sets, *, weighting: Weighting = "questions", seed: int = 0) ->
     mean_C = _over_sets([x.mean((0, 1)) for x in a], a, weighting)
     problems, rise = sum(x.shape[1] for x in a), float(mean_C[1] - mean_C[0])
     controlled = [x[:, :, 3] - x[:, :, 2] for x in a]
-    for share, same in ((0.0, controlled), (1.0, [c - (x[:, :, 1] - x[:, :, 0]) for c, x in zip(controlled, a, strict=True)])):
-        if not any(part.any() for part in same):  # no resample differs: what so many problems cannot have shown, as a share of the rise
-            unseen = share_unseen(problems) / rise
-            return Interval(share, share - unseen, share + unseen, problems)
     some_R = rises_R > 0
-    shares_R = (drawn_RC[some_R, 3] - drawn_RC[some_R, 2]) / rises_R[some_R]
-    low, high = np.quantile(shares_R, [0.025, 0.975])
-    return Interval(float((mean_C[3] - mean_C[2]) / rise), float(low), float(high), problems)
+    low, high = np.quantile((drawn_RC[some_R, 3] - drawn_RC[some_R, 2]) / rises_R[some_R], [0.025, 0.975]).tolist()
+    share = float((mean_C[3] - mean_C[2]) / rise)
+    # One problem more or less makes 1 / (problems * rise) of it: what is seen to vary less is what so many problems cannot have shown.
+    unseen = share_unseen(problems)
+    return Interval(share, *(share + side * (unseen / rise if seen < 1 / (problems * rise) else seen) for side, seen in ((-1, share - low), (1, high - share))), problems)
 
 
 def paired_seeds(a_SP: ArrayLike, b_SP: ArrayLike, *, bounds: tuple[float, float] | None = (-1.0, 1.0), seed: int = 0) -> Interval:
@@ -191,21 +185,9 @@ def _over_sets(values: Sequence[Floats], sets: Sets, weighting: Weighting) -> Fl
     return np.tensordot(_set_weights(sets, weighting), np.stack(values), axes=1)
 
 
-def _intervals(
-    means_C: Floats, drawn_RC: Floats, flat_C: NDArray[np.bool_], sets: Sets, weighting: Weighting, bounds: tuple[float, float] | None
-) -> list[Interval]:
+def _intervals(means_C: Floats, drawn_RC: Floats, sets: Sets, weighting: Weighting, bounds: tuple[float, float] | None) -> list[Interval]:
     n = sum(x.shape[1] for x in sets)
     low_C, high_C = np.quantile(drawn_RC, [0.025, 0.975], axis=0)
     # Of as many problems as would give an unstratified mean the variance that this weighted one has.
     effective = 1 / sum(w**2 / x.shape[1] for w, x in zip(_set_weights(sets, weighting), sets, strict=True))
-    return [
-        _without_variation(float(means_C[c]), n, effective, bounds) if flat_C[c] else Interval(float(means_C[c]), float(low_C[c]), float(high_C[c]), n)
-        for c in range(len(means_C))
-    ]
-
-
-def _without_variation(value: float, n: int, effective: float, bounds: tuple[float, float] | None) -> Interval:
-    if bounds is None:
-        return Interval(value, value, value, n)
-    unseen = share_unseen(effective)
-    return Interval(value, value - unseen * (value - bounds[0]), value + unseen * (bounds[1] - value), n)
+    return [reach(Interval(float(m), float(low), float(high), n), bounds, problems=effective) for m, low, high in zip(means_C, low_C, high_C, strict=True)]

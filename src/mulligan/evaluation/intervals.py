@@ -2,11 +2,12 @@
 
 Suffixes: `_P` problem, `_S` seed, `_R` resample.
 
-**Samples without variation.** When every value is the same (0 of n solved, n of n, no difference anywhere) the bootstrap
-interval has no width, which claims certainty that n problems cannot give. There the question is what share u of problems may
-behave otherwise although none of n did; Wilson's score interval for 0 of n answers u = z^2 / (n + z^2). A deviating problem can
-at most take a value at the end of the scale, so the interval is [v - u (v - lowest), v + u (highest - v)] around the common
-value v. For 0 of n and n of n this *is* Wilson's interval (E. B. Wilson, 1927).
+**Samples that vary little.** When every value is the same (0 of n solved, n of n, no difference anywhere) the bootstrap
+interval has no width, which claims certainty that n problems cannot give; and when one of n problems differs a little, the interval ends at
+zero on the side where nothing was seen. There the question is what share u of problems may behave otherwise although none of n did; Wilson's
+score interval for 0 of n answers u = z^2 / (n + z^2). A deviating problem can at most take a value at the end of the scale. So an interval
+[low, high] around v reaches down to v - u (v - lowest) at least where v - low is less than one of n problems at the scale's end would
+make it, (v - lowest) / n, and likewise up (`reach`). For 0 of n and n of n this *is* Wilson's interval (E. B. Wilson, 1927).
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def bootstrap_mean(
 
     Args:
         values_P: one finite value per problem, in the unit of the result.
-        bounds: the scale's ends, used only when all values are equal (see the module's text); None: no scale (tokens), in which
+        bounds: the scale's ends, used only where values hardly vary (see the module's text); None: no scale (tokens), in which
             case equal values give an interval without width.
         seed: the same values and seed give the same interval.
 
@@ -108,9 +109,6 @@ def bootstrap_ratio(
     if n == 0:
         raise ValueError("an interval needs at least one problem")
     mean = float(top_P.sum() / bottom_P.sum())
-    ratio_P = top_P / bottom_P
-    if np.all(ratio_P == ratio_P[0]):
-        return _without_variation(float(ratio_P[0]), n, level, bounds)
     # Drawing n problems with replacement is drawing how often each distinct value comes: the same distribution, and for 0/1
     # outcomes two counts a resample instead of n indices.
     distinct, counts = np.unique(np.stack([top_P, bottom_P], axis=1), axis=0, return_counts=True)
@@ -119,7 +117,7 @@ def bootstrap_ratio(
     for size in _chunks(resamples, len(counts)):
         sums_R2 = rng.multinomial(n, counts / n, size=size) @ distinct
         parts.append(sums_R2[:, 0] / sums_R2[:, 1])
-    return _percentiles(mean, np.concatenate(parts), level, n)
+    return _percentiles(mean, np.concatenate(parts), level, n, bounds)
 
 
 def bootstrap_seeds(
@@ -133,8 +131,6 @@ def bootstrap_seeds(
     """
     values_SP = _checked(values_SP, 2)
     seeds, n = values_SP.shape
-    if np.all(values_SP == values_SP.flat[0]):
-        return _without_variation(float(values_SP.flat[0]), n, level, bounds)
     rng = np.random.default_rng(seed)
     parts = []
     for size in _chunks(resamples, n):
@@ -142,7 +138,7 @@ def bootstrap_seeds(
         by_problem_RP = seed_weight_RS @ values_SP
         index_RP = rng.integers(0, n, size=(size, n))
         parts.append(np.take_along_axis(by_problem_RP, index_RP, axis=1).mean(axis=1))
-    return _percentiles(float(values_SP.mean()), np.concatenate(parts), level, n)
+    return _percentiles(float(values_SP.mean()), np.concatenate(parts), level, n, bounds)
 
 
 def bootstrap_statistics(
@@ -162,7 +158,7 @@ def bootstrap_statistics(
             It is called with one row of ones for the estimate itself. NaN: the figure does not exist for these problems.
         crossed: numbers of further things that a resample draws anew, independently of the problems (the seeds of each arm). For each of them
             `statistics` is given how often each was drawn as one more argument, `weights_RS`, rows summing to S.
-        bounds: of each figure, used as in `bootstrap_mean` where no resample differs.
+        bounds: of each figure, used as in `bootstrap_mean` where resamples hardly differ.
 
     Returns:
         One interval per figure; None where the estimate does not exist, or for more than 5 % of the resamples.
@@ -176,10 +172,8 @@ def bootstrap_statistics(
         known_R = drawn_R[np.isfinite(drawn_R)]
         if not np.isfinite(value) or len(known_R) < 0.95 * len(drawn_R):
             found.append(None)
-        elif np.abs(known_R - value).max() <= 1e-12:
-            found.append(_without_variation(value, n, level, scale))
         else:
-            found.append(_percentiles(value, known_R, level, n))
+            found.append(_percentiles(value, known_R, level, n, scale))
     return found
 
 
@@ -201,20 +195,28 @@ def _chunks(resamples: int, n: int) -> list[int]:
     return [min(step, resamples - start) for start in range(0, resamples, step)]
 
 
-def _percentiles(mean: float, means_R: Floats, level: float, n: int) -> Interval:
+def _percentiles(mean: float, means_R: Floats, level: float, n: int, bounds: tuple[float, float] | None) -> Interval:
     if not 0 < level < 1:
         raise ValueError(f"level = {level}: must lie between 0 and 1")
     low, high = np.quantile(means_R, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(mean, float(low), float(high), n)
+    return reach(Interval(mean, float(low), float(high), n), bounds, level=level)
 
 
-def _without_variation(value: float, n: int, level: float, bounds: tuple[float, float] | None) -> Interval:
-    if not 0 < level < 1:
-        raise ValueError(f"level = {level}: must lie between 0 and 1")
+def reach(found: Interval, bounds: tuple[float, float] | None, *, problems: float | None = None, level: float = 0.95) -> Interval:
+    """The interval, as wide at least as so many problems allow where hardly any of them deviated (see the module's text).
+
+    Args:
+        bounds: ends of the scale; None: there is no scale, and nothing to reach for.
+        problems: of as many problems of one set as the estimate is worth; by default `found.n`.
+    """
     if bounds is None:
-        return Interval(value, value, value, n)
+        return found
+    n, sides = problems or found.n, list[float]()
     unseen = share_unseen(n, level)
-    return Interval(value, value - unseen * (value - bounds[0]), value + unseen * (bounds[1] - value), n)
+    for end, bound in ((bounds[0], found.low), (bounds[1], found.high)):
+        room, seen = abs(end - found.mean), abs(bound - found.mean)
+        sides.append(max(seen, unseen * room) if seen < room / n else seen)
+    return Interval(found.mean, found.mean - sides[0], found.mean + sides[1], found.n)
 
 
 def share_unseen(n: float, level: float = 0.95) -> float:
