@@ -3,7 +3,8 @@
 Each control takes one thing away that learning from failure needs, and leaves the rest (the question, the number of attempts, an end
 at the first right answer). What is gained all the same was not learned from that thing.
 
-- `normal`: the earlier attempts, and after each the feedback of the recipe. With `protocol.history = "none"` this *is* history_blind.
+- `normal`: the earlier attempts, and after each the feedback of the recipe. With `protocol.history = "none"` this *is* history_blind, and every
+  control leaves it so: no verdict and no history can be taken from a policy that is shown none (false and random verdicts still end dialogues).
 - `history_blind`: every attempt sees the question and the number of attempts left, and none of the earlier attempts. A retry schedule
   ("with three left, try the second reading") gains without learning from anything.
 - `verdict_hidden`: the earlier attempts, but instead of the feedback a plain request for another one.
@@ -43,14 +44,16 @@ class Condition:
         self.donors = [r for group in donors for r in group.rollouts if r.trainable]
         if name in NEED_DONORS and not self.donors:
             raise ConfigError(f"control {name!r} borrows from other dialogues, and there are none: evaluate the normal condition first")
-        blind = name == "normal" and protocol.config.history == "none"
-        self.name = "history_blind" if blind else name
+        blind = protocol.config.history == "none"
+        self.name = "history_blind" if blind and name == "normal" else name
+        self.shows_nothing = blind or name == "history_blind"
+        """Whether an attempt sees the question and the number of attempts left, and no more."""
         self.protocol = protocol
 
     @property
     def fresh_contexts(self) -> bool:
         """Whether every attempt after the first begins a context of its own."""
-        return self.name in ("history_blind", "other_history")
+        return self.shows_nothing or self.name == "other_history"
 
     def told(self, problem: Problem, attempt: Attempt, key: int) -> Attempt:
         """The attempt as the policy is told of it: its own text, and the verdict that feedback and end go by."""

@@ -175,7 +175,7 @@ class Player:
         if not condition.fresh_contexts:
             text = condition.feedback(slot.problem, told, left)
             return text, self.chat.bridge_ids(text, role, turn_closed=turn_closed)
-        if condition.name == "history_blind":
+        if condition.shows_nothing:
             return None, self.prompt_ids(slot.problem, left)
         ids = self.prompt_ids(slot.problem, slot.budget)
         lender, failed = condition.foreign(slot.problem, len(told), attempt_key(slot.key, len(told), "foreign"))

@@ -448,7 +448,7 @@ def test_the_two_arms_are_evaluated_alike(tmp_path: Path):
 def test_eval_takes_a_recipes_tokenizer_and_its_revision_for_its_own_model_alone(tmp_path: Path):
     path = tmp_path / "r.toml"
     path.write_text('[model]\npath = "org/base"\ntokenizer = "org/other"\nrevision = "abc"\n[problems]\ntrain = "builtin:guess"\n')
-    own, other = (_eval_recipe(model, path, None, []).model for model in ("org/base", "org/trained"))
+    own, other = (_eval_recipe(model, path, None, [], {}).model for model in ("org/base", "org/trained"))
     assert (own.path, own.tokenizer, own.revision) == ("org/base", "org/other", "abc")
     assert (other.path, other.tokenizer, other.revision) == ("org/trained", "org/other", None)
 

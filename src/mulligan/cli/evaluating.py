@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,8 +12,10 @@ from typing import Annotated, Any
 import typer
 
 from mulligan.cli.app import Overrides, app, quiet
-from mulligan.config import EvalConfig, Recipe, apply_overrides, default_attempts, dump_recipe, load_recipe, parse_controls, parse_recipe
+from mulligan.config import Recipe, apply_overrides, default_attempts, dump_recipe, load_recipe, parse_controls, parse_recipe
 from mulligan.errors import ConfigError, RunError
+
+_TEMPERATURES = [0.6, 0.8, 1.0, 1.2]
 
 
 @app.command("eval")
@@ -23,29 +25,34 @@ def evaluate(
     overrides: Overrides = None,
     problems: Annotated[list[str] | None, typer.Option(help="source of problems; may be given several times; by default those of the run's recipe")] = None,
     attempts: Annotated[str | None, typer.Option(help="numbers of attempts to allow: 1-7, or 1,2,5; by default 1 to the largest budget of the recipe, and that plus 2")] = None,
-    samples: Annotated[int, typer.Option(min=0, help="independent samples per problem and temperature for pass@k: four for each attempt give a fair estimate; 0: none")] = 0,
-    temperature: Annotated[float, typer.Option(min=0.0, help="of the dialogues; 0: greedy")] = 0.0,
-    temperatures: Annotated[str, typer.Option(help="of the independent samples, with commas; each problem's is chosen on other problems. Every temperature costs --samples samples a problem")] = "0.6,0.8,1.0,1.2",
+    samples: Annotated[int | None, typer.Option(min=0, help="independent samples per problem and temperature for pass@k: four for each attempt give a fair estimate; 0: none")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0.0, help="of the dialogues; 0: greedy")] = None,
+    temperatures: Annotated[str | None, typer.Option(help="of the independent samples, with commas; each problem's is chosen on other problems. Every temperature costs --samples samples a problem")] = None,
     top_p: Annotated[float, typer.Option(min=0.0, max=1.0, help="keep the most likely tokens up to this probability")] = 1.0,
-    limit: Annotated[int | None, typer.Option(min=1, help="first N problems of each source; by default all")] = None,
+    limit: Annotated[int | None, typer.Option(min=0, help="first N problems of each source; by default all")] = None,
     one_pass: Annotated[bool, typer.Option("--one-pass", help="one dialogue with the largest budget, counted up to each k: cheaper, another measure")] = False,
-    controls: Annotated[str, typer.Option(help="all, or names with commas: history_blind, verdict_hidden, random_verdict, other_history, false_wrong. Each but the last costs about as much as the dialogues")] = "none",
+    controls: Annotated[str | None, typer.Option(help="all, or names with commas: history_blind, verdict_hidden, random_verdict, other_history, false_wrong. Each but the last costs about as much as the dialogues")] = None,
     rival: Annotated[list[str] | None, typer.Option(metavar="LABEL=FOLDER", help="another evaluation on the same problems, whose pass@k to beat; may be given several times")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     recipe: Annotated[Path | None, typer.Option(help="take the protocol from this recipe (a run brings its own)")] = None,
 ) -> None:
-    """Accuracy against the number of attempts allowed, beside pass@k of the same model and of rivals, with controls."""
-    settled = _eval_recipe(model, recipe, problems, overrides or [])
+    """Accuracy against the number of attempts allowed, beside pass@k of the same model and of rivals, with controls.
+
+    What neither an option nor a setting (eval.samples=28) says is taken from the recipe, a run's own or --recipe; but all problems are played, and samples drawn at several temperatures.
+    """
+    options = _eval_settings(attempts=attempts, samples=samples, temperature=temperature, temperatures=temperatures, limit=limit, controls=controls)
+    settled = _eval_recipe(model, recipe, problems, overrides or [], options)
+    config = settled.eval
     sources = list(problems or settled.problems.eval)
     if not sources:
         raise ConfigError(f"no problems to evaluate {model} on: give --problems SOURCE")
     if twice := [source for source, n in Counter(sources).items() if n > 1]:
         raise ConfigError(f"--problems {twice[0]} is given twice: drop one")
-    config = _eval_config(samples, temperature, temperatures, controls)
 
     from rich.console import Console
 
     from mulligan.evaluation import control_faults, num_dialogues, parse_attempts, read_rivals, write_evaluation
+    from mulligan.evaluation.samples import ENOUGH
     from mulligan.grading import make_grader
     from mulligan.model import load_policy
     from mulligan.plan import evaluate_set, load_checked, write_set_aside
@@ -54,12 +61,12 @@ def evaluate(
 
     quiet()
     trained = _trained_attempts(model)
-    budgets = parse_attempts(attempts or default_attempts(trained or settled.attempts.max_attempts))
+    budgets = parse_attempts(config.attempts or default_attempts(trained or settled.attempts.max_attempts))
     if faults := control_faults(config.controls, budgets):
         raise ConfigError(faults)
     rivals = read_rivals(rival or [])
     grader = make_grader(settled.grader)
-    sets = [load_checked(source, limit, seed, grader) for source in sources]
+    sets = [load_checked(source, config.limit or None, seed, grader) for source in sources]
     grader.close()
     for chosen in sets:  # a rival that does not fit shows before anything is played
         for one in rivals:
@@ -69,7 +76,7 @@ def evaluate(
     evaluations = []
     try:
         for chosen in sets:
-            total = num_dialogues(len(chosen), budgets, samples, one_pass, temperatures=len(set(config.temperatures)), controls=config.controls)
+            total = num_dialogues(len(chosen), budgets, config.samples, one_pass, temperatures=len(set(config.temperatures)), controls=config.controls)
             with _progress(chosen.source, total) as on_done:
                 done = evaluate_set(
                     player, chosen, config, budgets, seed=seed, top_p=top_p, one_pass=one_pass,
@@ -82,30 +89,33 @@ def evaluate(
         write_set_aside(out, sets)
     finally:
         player.grader.close()
+    if not config.samples:
+        print(f"No independent samples were drawn, so that nothing is said of drawing again: --samples {ENOUGH * max(budgets)} gives pass@k and the gain over it.")
     print(f"written: {out / 'eval.json'}")
 
 
-def _eval_config(samples: int, temperature: float, temperatures: str, controls: str) -> EvalConfig:
-    """The options as an [eval] section. Raises ConfigError with every fault."""
-    faults: list[str] = []
-    heats, names = (1.0,), ()
-    try:
-        heats = tuple(float(part) for part in temperatures.split(","))
-        if any(not 0 < heat < float("inf") for heat in heats):
-            faults.append(f"--temperatures {temperatures}: greedy samples are all alike and say nothing of pass@k; give temperatures above 0")
-    except ValueError:
-        faults.append(f"--temperatures {temperatures}: write numbers with commas, e.g. 0.6,0.8,1.0,1.2")
-    try:
-        names = parse_controls(controls)
-    except ValueError as error:
-        faults += [f"--controls: {line}" for line in str(error).splitlines()]
+def _eval_settings(**options: Any) -> dict[str, Any]:
+    """The options that were given, as settings of [eval]. Raises ConfigError with every fault."""
+    found, faults = {name: value for name, value in options.items() if value is not None}, list[str]()
+    if (text := found.get("temperatures")) is not None:
+        try:
+            found["temperatures"] = [float(part) for part in text.split(",")]
+            if any(not 0 < heat < float("inf") for heat in found["temperatures"]):
+                faults.append(f"--temperatures {text}: greedy samples are all alike and say nothing of pass@k; give temperatures above 0")
+        except ValueError:
+            faults.append(f"--temperatures {text}: write numbers with commas, e.g. 0.6,0.8,1.0,1.2")
+    if (text := found.get("controls")) is not None:
+        try:
+            found["controls"] = list(parse_controls(text))
+        except ValueError as error:
+            faults += [f"--controls: {line}" for line in str(error).splitlines()]
     if faults:
         raise ConfigError(faults)
-    return EvalConfig(samples=samples, temperature=temperature, temperatures=heats, controls=names)
+    return found
 
 
-def _eval_recipe(model: str, recipe: Path | None, problems: list[str] | None, overrides: list[str]) -> Recipe:
-    """The recipe that evaluation plays by: the run's own, or that of --recipe, or the defaults; with the model put in."""
+def _eval_recipe(model: str, recipe: Path | None, problems: list[str] | None, overrides: list[str], options: Mapping[str, Any]) -> Recipe:
+    """The recipe that evaluation plays by: the run's own, or that of --recipe, or the defaults; with the model put in, and `options` into [eval]."""
     from mulligan.runlog import RunFolder
 
     if RunFolder.holds_run(model):
@@ -123,7 +133,11 @@ def _eval_recipe(model: str, recipe: Path | None, problems: list[str] | None, ov
     revision = named.get("revision") if named.get("path") == path else None
     tokenizer = named.get("tokenizer") if recipe else None
     table["model"] = {**named, "path": path, "tokenizer": tokenizer, "revision": revision}
+    # A recipe's limit and its one temperature spare a training run time; figures for the record are not taken so.
+    own = table.get("eval", {})
+    table["eval"] = {**own, "limit": 0, "temperatures": own["temperatures"] if len(own.get("temperatures", ())) > 1 else _TEMPERATURES}
     faults = apply_overrides(table, overrides)
+    table["eval"] |= options
     _lift_training_limits(table)
     return parse_recipe(table, "settings of the evaluation", faults)
 

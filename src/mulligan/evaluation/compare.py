@@ -109,7 +109,6 @@ def share_kept(a: Sets, *, weighting: Weighting = "questions", seed: int = 0) ->
         return None
     mean_C = _over_sets([x.mean((0, 1)) for x in a], a, weighting)
     problems, rise = sum(x.shape[1] for x in a), float(mean_C[1] - mean_C[0])
-    controlled = [x[:, :, 3] - x[:, :, 2] for x in a]
     some_R = rises_R > 0
     low, high = np.quantile((drawn_RC[some_R, 3] - drawn_RC[some_R, 2]) / rises_R[some_R], [0.025, 0.975]).tolist()
     share = float((mean_C[3] - mean_C[2]) / rise)
