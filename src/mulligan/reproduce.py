@@ -64,6 +64,8 @@ class Experiment(Section):
         known = {*self.arms, *([WARM_UP] if self.warm_up is not None else [])}
         if unknown := {self.headline, *self.rivals, *self.drawn} - known:
             raise ValueError(f"no arm {sorted(unknown)[0]!r}: use {', '.join(sorted(known))}")
+        if self.drawn and (missing := {self.headline, *self.rivals[:1]} - {*self.drawn}):
+            raise ValueError(f"drawn lacks {sorted(missing)[0]!r}: the figures show the headline's arm against the first rival")
         trained = [name for name, arm in self.arms.items() if arm.train and arm.start is None]
         for name, arm in self.arms.items():
             if arm.start is not None and arm.start not in trained:
@@ -246,7 +248,7 @@ def write_results(experiment: Experiment, name: str, runs: Sequence[ArmRun], out
     """NAME.md with its figures in NAME/ (as they stand in docs/results), results.json and report.html in `out`, of the runs that are finished."""
     from mulligan.evaluation.arms import read_arms
     from mulligan.report.experiment import experiment_markdown, experiment_table
-    from mulligan.report.html import write_report
+    from mulligan.report.html import report_warnings, write_report
 
     by_arm: dict[str, list[ArmRun]] = {}
     for run in runs:
@@ -261,7 +263,7 @@ def write_results(experiment: Experiment, name: str, runs: Sequence[ArmRun], out
     facts = {"command": f"`mulligan reproduce {name}`"} | _facts(by_arm) | {"evaluations": data}
     others = [arm.label for arm in arms if drawn and arm not in drawn]
     caption = experiment.caption + (f"\n\nThe figures show {', '.join(arm.label for arm in drawn)}; the tables show {', '.join(others)} as well." if others else "")
-    text = experiment_markdown(experiment.title, caption, facts, headline, table, report.evaluation, name)
+    text = experiment_markdown(experiment.title, caption, facts, headline, table, report.evaluation, name, report_warnings(report.evidence))
     (out / f"{name}.md").write_text(text, encoding="utf-8")
     pack_evaluations(out / name / ARCHIVE, runs, out)
     seeds = {arm: [run.seed for run in found] for arm, found in by_arm.items()}

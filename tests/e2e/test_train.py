@@ -406,8 +406,8 @@ def test_eval_of_a_run(finished: Path, tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_eval_goes_beyond_training_and_sets_rivals_beside(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    """Without --attempts: 1 to the largest budget of training, and two more; the run's own evaluation serves as the rival."""
-    arguments = ["--samples", "3", "--temperatures", "0.5,1.5", "--rival", f"itself={finished}", "--out", str(tmp_path / "out")]
+    """The run's own evaluation serves as the rival."""
+    arguments = ["--attempts", "1-3,5", "--samples", "3", "--temperatures", "0.5,1.5", "--rival", f"itself={finished}", "--out", str(tmp_path / "out")]
     assert main(["eval", str(finished), *arguments, "protocol.max_dialogue_tokens=60"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     for part in ("Trained with up to 3 attempts: k = 5 is beyond training", "at equal tokens", "itself: pass@k", "best possible", "each of temperatures 0.5, 1.5"):
@@ -426,7 +426,7 @@ def test_eval_goes_beyond_training_and_sets_rivals_beside(finished: Path, tmp_pa
 
 def test_eval_with_controls(finished: Path, tmp_path: Path):
     """Every control is really played, with the run's own model."""
-    assert main(["eval", str(finished), "--attempts", "1-3", "--controls", "all", "--out", str(tmp_path), "protocol.max_dialogue_tokens=60"]) == 0
+    assert main(["eval", str(finished), "--attempts", "1-3", "--samples", "0", "--controls", "all", "--out", str(tmp_path), "protocol.max_dialogue_tokens=60"]) == 0
     (figures,) = json.loads((tmp_path / "eval.json").read_text())["problem_sets"].values()
     assert figures["controls"].keys() == set(CONTROLS) - {"false_wrong"}
     assert figures["false_wrong"].keys() == {"kept", "returned"}
@@ -434,6 +434,28 @@ def test_eval_with_controls(finished: Path, tmp_path: Path):
     assert {s: stages.count(s) for s in set(stages)} == {"attempts": 12, "false_wrong": 4} | {c: 12 for c in CONTROLS if c != "false_wrong"}
     # a first attempt has no history and no verdict yet: no control can change it
     assert all(control["difference"]["1"]["mean"] == 0 for control in figures["controls"].values())
+
+
+def test_eval_takes_from_the_recipe_what_no_option_says(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Settings count, options go before them, and a recipe's limit and single temperature (which spare training time) do not."""
+    settings = ["eval.samples=3", "eval.controls=history_blind", "protocol.max_dialogue_tokens=60"]
+    assert main(["eval", str(finished), "--attempts", "1-2", "--temperatures", "0.5", "--out", str(tmp_path / "a"), *settings]) == 0
+    (figures,) = json.loads((tmp_path / "a" / "eval.json").read_text())["problem_sets"].values()
+    assert (figures["samples"], set(figures["pass_temperatures"]), set(figures["controls"])) == (3, {"0.5"}, {"history_blind"})
+    assert "No independent samples" not in capsys.readouterr().out
+    assert main(["eval", str(finished), "--samples", "0", "--out", str(tmp_path / "b"), "eval.attempts=1,2", *settings[1:]]) == 0
+    (figures,) = json.loads((tmp_path / "b" / "eval.json").read_text())["problem_sets"].values()
+    assert (figures["samples"], figures["accuracy"].keys(), set(figures["controls"])) == (0, set("12"), {"history_blind"})
+    assert "No independent samples were drawn, so that nothing is said of drawing again: --samples 8 gives" in capsys.readouterr().out
+    path = tmp_path / "r.toml"
+    path.write_text('[model]\npath = "tiny:"\n[problems]\ntrain = "builtin:guess"\n[eval]\nsamples = 12\nlimit = 5\ntemperatures = [0.7]\n')
+    of_recipe = _eval_recipe("tiny:", path, None, [], {}).eval
+    assert (of_recipe.samples, of_recipe.limit, of_recipe.temperatures) == (12, 0, (0.6, 0.8, 1.0, 1.2))
+    assert _eval_recipe("tiny:", None, ["builtin:guess"], ["attempts=uniform(1,4)"], {}).eval_attempts == "1-4,6"
+    path.write_text(path.read_text().replace("[0.7]", "[0.7, 1.1]"))
+    assert _eval_recipe("tiny:", path, None, ["eval.limit=7"], {}).eval.temperatures == (0.7, 1.1)
+    assert _eval_recipe("tiny:", path, None, ["eval.limit=7"], {}).eval.limit == 7
+    assert _eval_recipe("tiny:", path, None, ["eval.limit=7"], {"limit": 9}).eval.limit == 9
 
 
 def test_the_two_arms_are_evaluated_alike(tmp_path: Path):

@@ -134,6 +134,7 @@ def full_evaluation(folder: Path, *, seed: int = 0, sets: Sequence[str] = ("one"
     by_attempt = {str(k): {"count": 5, "total": 50, **interval(0.1 / k)} for k in ks}
     more = {
         "trained_attempts": 3,
+        "rise": [1, min(3, len(rates))],
         "conditional_success": {str(k): {"solved": 5, "reached": 50, **interval(0.4 / k)} for k in ks},
         "repeat_rate": {"overall": {"count": 5, "total": 50, **interval(0.1)}, "by_attempt": {k: v for k, v in by_attempt.items() if k != "1"}},
         "no_answer": {"overall": {"count": 5, "total": 50, **interval(0.05)}, "by_attempt": by_attempt},

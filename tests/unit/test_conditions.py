@@ -58,6 +58,14 @@ def test_a_blind_attempt_reads_the_question_and_the_attempts_left_and_nothing_el
     assert [words(rollout.transcript.token_ids[a.start : a.end]) for a in rollout.attempts] == boxes(2, 8, 5)
 
 
+@pytest.mark.parametrize("control", ["history_blind", "verdict_hidden", "random_verdict", "other_history", "false_wrong"])
+def test_no_control_shows_a_history_to_a_policy_that_is_shown_none(control: str) -> None:
+    """Each control takes something away: nobody who was trained blind is given a history, of others or of itself."""
+    lenders = donors((9, [1, 4, 7]))  # all wrong, so that random verdicts say wrong as well
+    (rollout,) = played([boxes(2), boxes(8), boxes(4)], [5], condition=control, donors=lenders, history="none")
+    assert contexts(rollout) == [f"{prompt(n)} {box}" for n, box in zip((3, 2, 1), boxes(2, 8, 4), strict=True)]
+
+
 def test_blind_attempts_draw_with_keys_of_their_own() -> None:
     player = make_player([boxes(2), boxes(3), boxes(4)])
     player.play([hidden(5)], seed=0, step=1, condition="history_blind")

@@ -1,5 +1,6 @@
 """`evaluate` against dialogues scripted by hand: every figure is known exactly."""
 
+import dataclasses
 import itertools
 import json
 import math
@@ -263,6 +264,8 @@ def test_two_models_are_compared_on_the_problems_both_saw():
     assert found[2].mean == pytest.approx(expected)
     backwards = compare_accuracy(worse, better)
     assert backwards[2].mean == pytest.approx(-expected)
+    twice = evaluate(FakePlayer(lambda i, k, g: ["c"] if i else ["w"]), [problem(0), dataclasses.replace(problem(1), id="p0")], name="d", attempts=(1,))
+    assert compare_accuracy(twice, twice)[1].mean == 0, "namesakes in their order"
     other = evaluate(FakePlayer(scripted), [problem(77)], name="c", attempts=(1,))
     with pytest.raises(ConfigError, match="no problem in common"):
         compare_accuracy(better, other)

@@ -1,5 +1,7 @@
 """What a report says first: each verdict from figures that deserve it, and the caveats that belong to it."""
 
+import json
+
 import numpy as np
 import pytest
 from arms_on_disk import full_evaluation, solved_with, training, write_evaluation, write_run
@@ -17,7 +19,7 @@ def iv(mean, half=0.04, n=200):
 def findings(**changes):
     base = {
         "label": "multi", "place": "one", "start": 1, "k": 5, "first": iv(0.4), "last": iv(0.7), "rise": iv(0.3), "passed": iv(0.5), "gain": iv(0.2),
-        "rivals": {"single": iv(0.1), "untrained": iv(0.12)}, "blind": iv(-0.2), "kept": iv(0.3),
+        "rivals": {"single": iv(0.1), "untrained": iv(0.12)}, "unsampled": (), "named": False, "blind": iv(-0.2), "kept": iv(0.3),
     }  # fmt: skip
     return Findings(**(base | changes))
 
@@ -26,6 +28,7 @@ def findings(**changes):
     ("changes", "verdict", "tone"),
     [
         ({}, "The model learns from its failures", "yes"),
+        ({"unsampled": ("weak",)}, "not every other model was sampled", "partly"),
         ({"rise": iv(0.02)}, "No gain from further attempts is shown", "no"),
         ({"rise": iv(-0.1)}, "Further attempts make it worse", "no"),
         ({"gain": iv(0.03)}, "not clearly more than by drawing again", "no"),
@@ -104,11 +107,54 @@ def test_the_best_possible_sampler_is_no_rival_model(tmp_path):
     for seed in range(5):
         write_run(tmp_path / f"m{seed}", seed=seed)
         full_evaluation(tmp_path / f"m{seed}", seed=seed, rates=(0.4, 0.8, 0.9, 0.9, 0.9))
+        drop_rivals(tmp_path / f"m{seed}")
     evidence = Evidence(read_arms([str(tmp_path / f"m{seed}") for seed in range(5)]))
     assert list(evidence.rivals(evidence.head, "one")) == ["the best possible sampler"]
     headline = make_headline(evidence)
     assert headline.tone == "partly"
     assert any(text.startswith("No rival model") for text in headline.caveats)
+
+
+def drop_rivals(folder):
+    table = json.loads((folder / "eval.json").read_text())
+    for figures in table["problem_sets"].values():
+        figures["rivals"] = {}
+    (folder / "eval.json").write_text(json.dumps(table))
+
+
+def test_rivals_of_the_evaluations_stay_with_several_seeds(tmp_path):
+    for seed in range(2):
+        write_run(tmp_path / f"m{seed}", seed=seed)
+        full_evaluation(tmp_path / f"m{seed}", seed=seed)
+    evidence = Evidence(read_arms([str(tmp_path / f"m{seed}") for seed in range(2)]))
+    found = evidence.rivals(evidence.head, "one")["untrained"]
+    assert found[3].mean == pytest.approx(0.12)
+    assert (found[3].low, found[3].high) == pytest.approx((0.08, 0.16))
+    drop_rivals(tmp_path / "m1")
+    evidence = Evidence(read_arms([str(tmp_path / f"m{seed}") for seed in range(2)]))
+    assert "untrained" not in evidence.rivals(evidence.head, "one"), "a rival of one seed is none of the arm"
+
+
+def test_a_rival_without_samples_is_named_and_holds_the_verdict_back(tmp_path):
+    rng = np.random.default_rng(0)
+    write_run(tmp_path / "multi")
+    full_evaluation(tmp_path / "multi", rates=(0.4, 0.8, 0.9, 0.9, 0.9), keeps=0.0)
+    write_run(tmp_path / "strong", attempts="fixed(1)")
+    write_evaluation(tmp_path / "strong", {"one": {"solved": solved_with(rng, 200, (0.9, 0.9, 0.9))}})
+    headline = make_headline(Evidence(read_arms([str(tmp_path / "multi"), str(tmp_path / "strong")])))
+    assert headline.verdict.endswith("not every other model was sampled") and headline.tone == "partly"
+    assert any(text.startswith("Of strong pass@3 is not known") for text in headline.caveats)
+
+
+def test_of_several_sets_the_headline_is_of_the_shared_one_and_says_which(tmp_path):
+    rng = np.random.default_rng(0)
+    write_run(tmp_path / "multi")
+    write_evaluation(tmp_path / "multi", {name: {"solved": solved_with(rng, 200, (0.2, 0.4, 0.6))} for name in ("own", "shared")})
+    write_run(tmp_path / "single", attempts="fixed(1)")
+    write_evaluation(tmp_path / "single", {"shared": {"solved": solved_with(rng, 200, (0.2, 0.2, 0.2))}})
+    evidence = Evidence(read_arms([str(tmp_path / "multi"), str(tmp_path / "single")]))
+    assert evidence.main == "shared"
+    assert "(shared)" in make_headline(evidence).sentences[0]
 
 
 def test_the_ceilings_are_those_of_the_head_arms_feedback(tmp_path):

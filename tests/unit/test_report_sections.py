@@ -213,6 +213,43 @@ def test_a_rival_that_has_too_few_samples_is_said_to(tmp_path):
     assert "with more samples (eval.samples) there is a figure" in others.notes[0]
 
 
+def test_seeds_and_arms_that_share_nothing_still_make_a_report(tmp_path):
+    """No problem, no number of attempts in common: the page lacks the figure, and is there."""
+
+    def evaluated(name, ids, ks, attempts="uniform(1,3)", seed=0):
+        write_run(tmp_path / name, seed=seed, attempts=attempts)
+        write_evaluation(tmp_path / name, {"s": {"solved": {k: np.arange(20.0) % 2 for k in ks}}}, ids={"s": ids})
+
+    some, others = [f"a{i}" for i in range(20)], [f"b{i}" for i in range(20)]
+    evaluated("multi", some, (1, 2, 3))
+    evaluated("apart", others, (1, 2, 3), attempts="fixed(1)")
+    evaluated("seed1", some, (1, 2), seed=1)
+    evaluated("seed2", some, (3, 4), seed=2)
+    for folders in (["multi", "apart"], [f"x={tmp_path / 'seed1'},{tmp_path / 'seed2'}"]):
+        arms = read_arms([one if "=" in one else str(tmp_path / one) for one in folders])
+        report = write_report(arms, tmp_path / "report.html", tmp_path / "report")
+        assert all(panel.curves for section in report.evaluation for chart in section.charts for panel in chart.panels)
+    assert report.headline.verdict == "The seeds of x have no figure in common"
+
+
+def test_one_dialogue_counted_up_to_k_is_not_called_an_evaluation_of_its_own(tmp_path):
+    played_seed(tmp_path / "m", 0, learns=True)
+    assert sections_of(tmp_path / "m")["accuracy"].text[0] == "Each number of attempts k is its own evaluation, with that budget."
+    table = json.loads((tmp_path / "m" / "eval.json").read_text())
+    table["problem_sets"]["s"]["mode"] = "one_pass"
+    (tmp_path / "m" / "eval.json").write_text(json.dumps(table))
+    assert sections_of(tmp_path / "m")["accuracy"].text[0].startswith("One dialogue with the largest budget, counted up to each k")
+
+
+def test_the_share_that_a_control_keeps_is_that_of_the_attempts_asked_for(tmp_path):
+    """eval.json has it for its own K alone."""
+    full_evaluation(tmp_path / "e", keeps=0.5)
+    evidence = Evidence(read_arms([str(tmp_path / "e")]))
+    assert evidence.kept(evidence.head, "one", "history_blind", 3).mean == 0.5
+    two, five = (evidence.kept(evidence.head, "one", "history_blind", k).mean for k in (2, 5))
+    assert len({two, five, 0.5}) == 3
+
+
 def test_an_arm_of_the_same_models_is_no_rival(tmp_path):
     """The same model, told in other words: its samples are the head's own."""
     result = played_seed(tmp_path / "m", 0, learns=True)

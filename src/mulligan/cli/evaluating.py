@@ -24,7 +24,7 @@ def evaluate(
     out: Annotated[Path, typer.Option(help="folder for eval.json, the problems' values and the dialogues")],
     overrides: Overrides = None,
     problems: Annotated[list[str] | None, typer.Option(help="source of problems; may be given several times; by default those of the run's recipe")] = None,
-    attempts: Annotated[str | None, typer.Option(help="numbers of attempts to allow: 1-7, or 1,2,5; by default 1 to the largest budget of the recipe, and that plus 2")] = None,
+    attempts: Annotated[str | None, typer.Option(help="numbers of attempts to allow: 1-7, or 1,2,5; by default the recipe's, or else 1 to its largest budget and that plus 2")] = None,
     samples: Annotated[int | None, typer.Option(min=0, help="independent samples per problem and temperature for pass@k: four for each attempt give a fair estimate; 0: none")] = None,
     temperature: Annotated[float | None, typer.Option(min=0.0, help="of the dialogues; 0: greedy")] = None,
     temperatures: Annotated[str | None, typer.Option(help="of the independent samples, with commas; each problem's is chosen on other problems. Every temperature costs --samples samples a problem")] = None,

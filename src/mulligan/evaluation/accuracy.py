@@ -22,7 +22,7 @@ from mulligan.evaluation.power import power_of
 from mulligan.evaluation.rivals import Rival, rival_figures
 from mulligan.evaluation.samples import SampleFigures, sample_figures
 from mulligan.evaluation.tokens import equal_tokens, left_out
-from mulligan.evaluation.values import ProblemValues, Values, difference_of, differences_of, means_of
+from mulligan.evaluation.values import ProblemValues, Values, difference_of, differences_of, means_of, numbered
 from mulligan.sampling import SamplingParams
 from mulligan.types import Group, Problem, Rollout
 
@@ -173,7 +173,7 @@ def _figures(
     faults = count_faults(plays)
     warnings = [
         *size_warnings(name, accuracy, power),
-        *sample_warnings(name, settings.samples, largest, left_out(equal, curves), temperatures=settings.temperatures, best=_best_temperature(sampled)),
+        *sample_warnings(name, settings.samples, largest, left_out(equal, curves), temperatures=settings.temperatures, best=_best_temperature(sampled, rise[1] if rise else largest)),
         *fault_warnings(name, faults),
     ]
     return {
@@ -197,14 +197,14 @@ def _figures(
     }
 
 
-def _best_temperature(sampled: SampleFigures | None) -> float | None:
-    """Where pass@k is highest for the largest k; None if nowhere alone."""
-    if sampled is None or not sampled.chosen:
+def _best_temperature(sampled: SampleFigures | None, most: int) -> tuple[int, float] | None:
+    """The largest k up to `most`, and where pass@k is highest for it; None if nowhere alone."""
+    if sampled is None or not (known := [k for k in sampled.chosen if k <= most]):
         return None
-    k = max(sampled.chosen)
+    k = max(known)
     by_heat = {t: by_k[k].mean for t, by_k in sampled.by_temperature.items() if k in by_k}
     highest = [t for t, mean in by_heat.items() if mean == max(by_heat.values())]
-    return highest[0] if len(highest) == 1 else None
+    return (k, highest[0]) if len(highest) == 1 else None
 
 
 def _per_solved(tokens_P: Values, solved_P: Values) -> float | None:
@@ -220,8 +220,8 @@ def compare_accuracy(a: Evaluation, b: Evaluation) -> dict[int, Interval]:
     Raises:
         ConfigError: the two saw no problem in common.
     """
-    place_b = {problem_id: i for i, problem_id in enumerate(b.problem_ids)}
-    pairs = [(i, place_b[problem_id]) for i, problem_id in enumerate(a.problem_ids) if problem_id in place_b]
+    place_b = {key: i for i, key in enumerate(numbered(b.problem_ids))}
+    pairs = [(i, place_b[key]) for i, key in enumerate(numbered(a.problem_ids)) if key in place_b]
     if not pairs:
         raise ConfigError(f"{a.name} and {b.name} have no problem in common: evaluate both on the same source, limit and seed")
     rows_a, rows_b = (list(rows) for rows in zip(*pairs, strict=True))

@@ -204,8 +204,11 @@ def find_arm(arms: Sequence[Arm], name: str) -> Arm:
 
 
 def evaluations_on_the_way(run: RunFolder) -> dict[int, dict[str, Any]]:
-    """Training step -> eval.json, of a run that evaluated every so many steps."""
+    """Training step -> eval.json, of a run that evaluated every so many steps; its evaluation at the end is the last of them."""
     found = {int(m[1]): p for p in run.path.iterdir() if (m := ON_THE_WAY.fullmatch(p.name)) and (p / EVAL_JSON).is_file()}
+    if found and (run.path / EVAL_JSON).is_file():
+        steps = [line["train_step"] + 1 for line in run.metrics() if isinstance(line.get("train_step"), int)]
+        found.setdefault(max(steps, default=max(found)), run.path)
     return {step: read_evaluation(found[step]) for step in sorted(found)}
 
 

@@ -114,7 +114,8 @@ def share_kept(a: Sets, *, weighting: Weighting = "questions", seed: int = 0) ->
     share = float((mean_C[3] - mean_C[2]) / rise)
     # One problem more or less makes 1 / (problems * rise) of it: what is seen to vary less is what so many problems cannot have shown.
     unseen = share_unseen(problems)
-    return Interval(share, *(share + side * (unseen / rise if seen < 1 / (problems * rise) else seen) for side, seen in ((-1, share - low), (1, high - share))), problems)
+    below, above = (unseen / rise if seen < 1 / (problems * rise) else seen for seen in (share - low, high - share))
+    return Interval(share, share - below, share + above, problems)
 
 
 def paired_seeds(a_SP: ArrayLike, b_SP: ArrayLike, *, bounds: tuple[float, float] | None = (-1.0, 1.0), seed: int = 0) -> Interval:

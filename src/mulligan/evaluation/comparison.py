@@ -127,6 +127,10 @@ def _places(sets: Sequence[str]) -> list[tuple[str, Sequence[str], Weighting]]:
 # ----------------------------------------------------------------------------------------------------------- shared ground
 
 
+class NothingShared(ConfigError):
+    """No problem is left that all sides of a figure were graded on."""
+
+
 def shared_sets(arms: Sequence[Arm]) -> list[str]:
     """The problem sets that all arms were evaluated on and share a problem of."""
     return [name for name in arms[0].problem_sets if all(name in arm.problem_sets for arm in arms) and shared_problems(arms, name)]
@@ -153,7 +157,7 @@ def aligned(
     same problems throughout.
 
     Raises:
-        ConfigError: a set on which no problem is left.
+        NothingShared: a set on which no problem is left.
     """
     result: list[list[Floats]] = [[] for _ in sides]
     arms = list({id(arm): arm for arm, _ in sides}.values())
@@ -161,8 +165,10 @@ def aligned(
         problems = shared_problems(arms, name) if among is None else among[name]
         cells = [sum(sign * arm.cells(name, quantity, ks, problems) for quantity, sign in measure) for arm, measure in sides]
         known_P = np.logical_and.reduce([np.isfinite(x).all(axis=(0, 2)) for x in cells])
+        if not len(known_P):
+            raise NothingShared(f"{name}: no problem of it was seen by all arms and seeds: evaluate on the same source, limit and seed")
         if not known_P.any():
-            raise ConfigError(f"{name}: no problem was graded in every arm: check the grader, and evaluate on the same source, limit and seed")
+            raise NothingShared(f"{name}: no problem was graded in every arm: check the grader (its deadline), and evaluate again")
         for x, results in zip(cells, result, strict=True):
             results.append(np.asarray(x)[:, known_P, :])
     return result

@@ -48,15 +48,16 @@ def size_warnings(name: str, accuracy: Mapping[int, Interval], power: Power | No
 
 
 def sample_warnings(
-    name: str, samples: int, largest: int, beyond: Sequence[int], *, temperatures: Sequence[float] = (), best: float | None = None
+    name: str, samples: int, largest: int, beyond: Sequence[int], *, temperatures: Sequence[float] = (), best: tuple[int, float] | None = None
 ) -> list[str]:
-    """`beyond`: numbers of attempts whose dialogues spend more tokens than all samples; `temperatures`: those sampled; `best`: the one
-    with the highest pass@k for the largest k, None if two are as high."""
+    """`beyond`: numbers of attempts whose dialogues spend more tokens than all samples; `temperatures`: those sampled; `best`: a k and
+    the one with the highest pass@k for it, None if two are as high."""
     found = []
     if samples and len(set(temperatures)) == 1:
         found.append(f"{name}: all samples were drawn at temperature {temperatures[0]:g}: independent sampling may do better at another one; draw at several (eval.temperatures=[0.6, 1.0, 1.4])")
-    elif samples and best is not None and best == max(temperatures):
-        found.append(f"{name}: the hottest temperature that was sampled, {max(temperatures):g}, is the best for pass@{min(samples, largest)}: a hotter one may do better still; add one to eval.temperatures")
+    elif samples and best is not None and best[1] in (min(temperatures), max(temperatures)):
+        end, further = ("hottest", "hotter") if best[1] == max(temperatures) else ("coldest", "colder")
+        found.append(f"{name}: the {end} temperature that was sampled, {best[1]:g}, is the best for pass@{best[0]}: a {further} one may do better still; add one to eval.temperatures")
     if 0 < samples < largest:
         found.append(
             f"{name}: pass@k stops at k = {samples}, the number of samples; draw {largest} or more (better {ENOUGH * largest}) to reach k = {largest}"

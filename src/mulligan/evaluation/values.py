@@ -75,8 +75,8 @@ def differences_of(a: Mapping[int, Values], b: Mapping[int, Values]) -> dict[int
 def aligned(ids: Sequence[str], others: Sequence[str]) -> NDArray[np.int64] | None:
     """Where each of `ids` stands in `others`; None unless both hold the same problems. A problem that a stream holds several times is
     matched to its namesakes in their order."""
-    place = {key: i for i, key in enumerate(_numbered(others))}
-    found = [place.get(key) for key in _numbered(ids)]
+    place = {key: i for i, key in enumerate(numbered(others))}
+    found = [place.get(key) for key in numbered(ids)]
     if len(ids) != len(others) or any(i is None for i in found):
         return None
     return np.array(found, dtype=np.int64)
@@ -87,7 +87,8 @@ def in_common(ids: Sequence[str], others: Sequence[str]) -> int:
     return (Counter(ids) & Counter(others)).total()
 
 
-def _numbered(ids: Sequence[str]) -> Iterator[tuple[str, int]]:
+def numbered(ids: Sequence[str]) -> Iterator[tuple[str, int]]:
+    """Each id with how many namesakes stand before it: a stream may hold a problem several times."""
     seen: Counter[str] = Counter()
     for problem_id in ids:
         yield problem_id, seen[problem_id]

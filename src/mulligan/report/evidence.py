@@ -26,6 +26,7 @@ from mulligan.evaluation.comparison import (
     PASS,
     TOKENS,
     Measure,
+    NothingShared,
     aligned,
     difference_rows,
     shared_ks,
@@ -97,8 +98,10 @@ class Evidence:
 
     @property
     def main(self) -> str | None:
-        """Where the headline is taken: the mean of the sets, as in the paper, or the only set (of several that no two arms share, the head's first)."""
-        return MEAN_OF_SETS if self.over_all else next(iter(self.head.problem_sets), None)
+        """Where the headline is taken: the mean of the sets, as in the paper, or the set that most arms share, of the head's."""
+        if self.over_all:
+            return MEAN_OF_SETS
+        return max(self.head.problem_sets, key=lambda name: sum(name in arm.problem_sets for arm in self.arms), default=None)
 
     def _names(self, place: str) -> list[str]:
         return self.over_all if place in OVER_ALL else [place]
@@ -124,31 +127,39 @@ class Evidence:
         names = self._names(place)
         if not arm.has_values or any(name not in arm.problem_sets for name in names) or not {start, k} <= set(shared_ks([(arm, ACCURACY)], names)):
             return None
-        (cells,) = aligned([(arm, ACCURACY)], names, [start, k])
+        try:
+            (cells,) = aligned([(arm, ACCURACY)], names, [start, k])
+        except NothingShared:
+            return None
         return means([x[:, :, 1:] - x[:, :, :1] for x in cells], weighting=OVER_ALL.get(place, "questions"), bounds=(-1.0, 1.0))[0]
 
     def versus(self, a: Arm, of_a: Measure, b: Arm, of_b: Measure, place: str) -> ByK:
-        """a's measure minus b's, paired over the problems that both saw; empty without values per problem."""
+        """a's measure minus b's, paired over the problems that both saw; empty without values per problem, or such a problem."""
         names = self._names(place)
         if not (a.has_values and b.has_values) or any(name not in arm.problem_sets for arm in (a, b) for name in names):
             return {}
         if a is b:
             return self.values(a, GAIN, place) if (of_a, of_b) == (ACCURACY, PASS) else {}
-        rows = difference_rows((a, of_a), (b, of_b), names, "", bounds=_BOUNDS[GAIN] if of_a != TOKENS else None)
+        try:
+            rows = difference_rows((a, of_a), (b, of_b), names, "", bounds=_BOUNDS[GAIN] if of_a != TOKENS else None)
+        except NothingShared:
+            return {}
         return dict(next((row.by_k for row in rows if row.problems == place), {}))
 
     def rivals(self, arm: Arm, place: str) -> dict[str, ByK]:
-        """label -> accuracy of `arm` minus the rival's pass@k: the other arms, rivals that the evaluation itself was given, and the best
-        possible independent sampling where the task lets it be computed."""
-        found = {other.label: self.versus(arm, ACCURACY, other, PASS, place) for other in self.arms if not self._same_models(arm, other)}
-        if place not in OVER_ALL and len(arm.members) == 1 and place in arm.problem_sets:
-            for label, figures in (arm.members[0].problem_sets[place].get("rivals") or {}).items():
-                found.setdefault(label, intervals(figures.get("gain")))
+        """label -> accuracy of `arm` minus the rival's pass@k: the other arms, rivals that the evaluations themselves were given (of several
+        seeds: the mean, in the hull of their intervals), and the best possible independent sampling where the task lets it be computed."""
+        found = {other.label: self.versus(arm, ACCURACY, other, PASS, place) for other in self.arms if not self.same_models(arm, other)}
+        if place not in OVER_ALL and place in arm.problem_sets:
+            tables = [{label: intervals(figures.get("gain")) for label, figures in (m.problem_sets[place].get("rivals") or {}).items()} for m in arm.members]
+            for label in tables[0]:
+                if all(label in table for table in tables):
+                    found.setdefault(label, _hulls([table[label] for table in tables]))
         best, accuracy = self.ceilings(place).get(BEST_INDEPENDENT, {}), self.values(arm, ACCURACY, place)
         found[BEST_SAMPLER] = {k: Interval(a.mean - best[k].mean, a.low - best[k].mean, a.high - best[k].mean, a.n) for k, a in accuracy.items() if k in best}
         return {label: by_k for label, by_k in found.items() if by_k}
 
-    def _same_models(self, a: Arm, b: Arm) -> bool:
+    def same_models(self, a: Arm, b: Arm) -> bool:
         """Whether two arms are evaluations of the same models (told in other words, say) that sampled the same: no rivals of each other."""
         if a is b:
             return True
@@ -268,7 +279,7 @@ class Evidence:
     def equal_tokens_of_rivals(self, arm: Arm, place: str) -> dict[str, dict[int, EqualTokens | None]]:
         """label -> k -> the dialogues of an arm on one problem set against the samples of another model that may spend as much; over seeds x problems.
         None where all that was sampled of it costs less. Without arms whose counts of samples are not known, or that have no samples."""
-        found = {other.label: self._equal_tokens(arm, place, other) for other in self.arms if not self._same_models(arm, other)}
+        found = {other.label: self._equal_tokens(arm, place, other) for other in self.arms if not self.same_models(arm, other)}
         return {label: by_k for label, by_k in found.items() if by_k}
 
     def _equal_tokens(self, arm: Arm, place: str, other: Arm) -> dict[int, EqualTokens | None]:
@@ -306,7 +317,10 @@ class Evidence:
         names = self._names(place)
         if any(name not in arm.problem_sets for name in names) or not (ks := ks or shared_ks([(arm, top), (arm, bottom)], names)):
             return {}
-        tops, bottoms = aligned([(arm, top), (arm, bottom)], names, ks)
+        try:
+            tops, bottoms = aligned([(arm, top), (arm, bottom)], names, ks)
+        except NothingShared:
+            return {}
         found = ratios(tops, bottoms, weighting=OVER_ALL.get(place, "questions"), bounds=bounds)
         return {k: one for k, one in zip(ks, found, strict=True) if one}
 
@@ -333,14 +347,17 @@ class Evidence:
 
     def kept(self, arm: Arm, place: str, control: str, k: int) -> Interval | None:
         """The share of the rise from 1 to k attempts that is left under the control; None where there is no clear rise."""
-        if len(arm.members) == 1 and place not in OVER_ALL:
+        if len(arm.members) == 1 and place not in OVER_ALL and arm.members[0].problem_sets[place].get("rise") == [1, k]:
             kept = self.table(arm, place, "controls")[0][control].get("gain_kept")
             return Interval.from_json(kept) if kept and kept.get("mean") is not None else None
         names = self._names(place)
         under: Measure = ((f"solved:{control}", 1.0),)
         if not arm.has_values or not {1, k} <= set(shared_ks([(arm, ACCURACY), (arm, under)], names)):
             return None
-        normal, controlled = aligned([(arm, ACCURACY), (arm, under)], names, [1, k])
+        try:
+            normal, controlled = aligned([(arm, ACCURACY), (arm, under)], names, [1, k])
+        except NothingShared:
+            return None
         return share_kept([np.concatenate(pair, axis=2) for pair in zip(normal, controlled, strict=True)], weighting=OVER_ALL.get(place, "questions"))
 
     def _control(self, arm: Arm, place: str, control: str, *, against_normal: bool) -> ByK:
@@ -355,7 +372,10 @@ class Evidence:
         return aligned([(arm, measure)], names, shared_ks([(arm, measure)], names) if ks is None else ks)[0]
 
     def _means(self, arm: Arm, measure: Measure, ks: list[int], place: str, bounds: tuple[float, float] | None) -> ByK:
-        cells = self._cells(arm, measure, place, ks)
+        try:
+            cells = self._cells(arm, measure, place, ks)
+        except NothingShared:
+            return {}
         return dict(zip(ks, means(cells, weighting=OVER_ALL.get(place, "questions"), bounds=bounds), strict=True))
 
 
@@ -373,6 +393,12 @@ def over_seeds(found: Sequence[Interval]) -> Interval | None:
         return found[0] if found else None
     values = [one.mean for one in found]
     return Interval(sum(values) / len(values), min(values), max(values), found[0].n)
+
+
+def _hulls(seeds: Sequence[ByK]) -> ByK:
+    """By k: the mean over seeds, from the lowest lower bound to the highest upper one."""
+    shared = sorted(set.intersection(*(set(by_k) for by_k in seeds)))
+    return {k: Interval(sum(s[k].mean for s in seeds) / len(seeds), min(s[k].low for s in seeds), max(s[k].high for s in seeds), seeds[0][k].n) for k in shared}
 
 
 def over_tables(found: Sequence[Mapping[str, Any] | None]) -> Interval | None:

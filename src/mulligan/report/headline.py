@@ -65,6 +65,10 @@ class Findings:
     gain: Interval | None
     rivals: Mapping[str, Interval]
     """label -> accuracy@K - the rival's pass@K."""
+    unsampled: tuple[str, ...]
+    """Other arms' labels, evaluated here, of which pass@K is not known."""
+    named: bool
+    """Whether a sentence has to say which problems it speaks of: there are several sets."""
     blind: Interval | None
     """history-blind control: its difference to the normal dialogues at K."""
     kept: Interval | None
@@ -117,6 +121,11 @@ def find(evidence: Evidence) -> Findings | None:
         passed=evidence.values(arm, PASS, place).get(k),
         gain=evidence.values(arm, GAIN, place).get(k),
         rivals=rivals,
+        unsampled=tuple(
+            other.label for other in evidence.arms
+            if other.label not in rivals and not evidence.same_models(arm, other) and (other.problem_sets if place in OVER_ALL else place in other.problem_sets)
+        ),
+        named=len(evidence.sets) > 1,
         blind=evidence.control_difference(arm, place, blind).get(k) if blind else None,
         kept=evidence.kept(arm, place, blind, k) if blind else None,
     )
@@ -143,11 +152,13 @@ def _verdict(found: Findings) -> tuple[str, Tone]:
         return "The model gains more than by drawing again, but not clearly by reading its failures", "partly"
     if not found.models:
         return "The model gains more than by drawing again from itself, and less when it cannot see its failures; no other model was compared", "partly"
+    if found.unsampled:
+        return "The model gains more than by drawing again, and less when it cannot see its failures; not every other model was sampled", "partly"
     return "The model learns from its failures: it gains more than by drawing again, and less when it cannot see them", "yes"
 
 
 def _sentences(found: Findings) -> list[str]:
-    where = "" if found.place not in OVER_ALL else f" ({found.place})"
+    where = f" ({found.place})" if found.named else ""
     if found.k == found.start:
         return [f"With {_attempts(found.k)} {found.label} solves {share(found.last)}{where}."]
     change = f"With {found.k} attempts instead of {found.start}, {found.label} solves {share(found.last)} of the questions instead of {share(found.first)}{where}"
@@ -195,6 +206,8 @@ def _caveats(evidence: Evidence, found: Findings) -> list[str]:
         caveats.append("No history-blind control was played: how much a retry schedule alone would gain is not known.")
     elif found.blind is not None and found.blind.high >= 0:
         caveats.append(f"Without sight of its earlier attempts it does not clearly do worse ({points_of(found.blind)}).")
+    if found.models and found.unsampled:
+        caveats.append(f"Of {' and '.join(found.unsampled)} pass@{found.k} is not known (too few samples, or none): no rival here.")
     if not found.models and found.k > found.start:
         caveats.append("No rival model: training lowers a model's own pass@k, so that the untrained and the single-turn model are the fairer ones.")
     return caveats if found.rose else caveats + unbeaten
@@ -220,6 +233,8 @@ def _tile(label: str, value: Interval, note: str = "") -> Tile:
 
 
 def _unevaluated(arm: Arm) -> Headline:
+    if any(member.problem_sets for member in arm.members):
+        return Headline(f"The seeds of {arm.label} have no figure in common", "open", (), "", ("Evaluate all of them on the same problems, with the same numbers of attempts.",), ())
     run = arm.members[0].run
     lines = [line for line in (run.metrics() if run else []) if isinstance(line.get("reward"), (int, float))]
     tenth = max(1, len(lines) // 10)

@@ -68,7 +68,7 @@ def build_report(evidence: Evidence, headline: Headline, sections: Sequence[Sect
         "made": f"mulligan {__version__}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "headline": headline.to_json(),
         "arms": [_arm(evidence, arm) for arm in evidence.arms],
-        "warnings": _warnings(evidence),
+        "warnings": report_warnings(evidence),
         "sections": [section.to_json() for section in sections],
         "files": files,
     }
@@ -81,12 +81,15 @@ def _arm(evidence: Evidence, arm: Arm) -> dict[str, Any]:
     return {"label": arm.label, "style": evidence.colours[arm.label], "seeds": len(arm.members), "about": told}
 
 
-def _warnings(evidence: Evidence) -> list[str]:
-    """Of the comparison, then what the evaluations themselves warned of, each once."""
+def report_warnings(evidence: Evidence) -> list[str]:
+    """Of the comparison, then what the evaluations themselves warned of, each once with the arms that it is said of."""
     arms = [arm for arm in evidence.evaluated if arm.has_values]
     found = comparison_warnings(arms) if arms else []
     found += [f"{arm.label}: no values.parquet, so that it cannot be paired with others: mulligan eval with this version" for arm in evidence.evaluated if not arm.has_values]
+    said: dict[str, dict[str, None]] = {}
     for arm in evidence.evaluated:
         for member in arm.members:
-            found += [f"{arm.label}: {text}" for figures in member.problem_sets.values() for text in figures.get("warnings") or ()]
+            for text in (text for figures in member.problem_sets.values() for text in figures.get("warnings") or ()):
+                said.setdefault(text, {})[arm.label] = None
+    found += [f"{', '.join(labels)}: {text}" for text, labels in said.items()]
     return list(dict.fromkeys(found))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mulligan.evaluation import Interval
@@ -55,7 +55,13 @@ def evaluation_sections(evidence: Evidence) -> list[Section]:
     if not evidence.evaluated:
         return []
     makers = (accuracy_section, gain_section, difference_section, controls_section, tokens_section, attempts_section, power_section)
-    return [section for make in makers if (section := make(evidence)) is not None]
+    return [replace(section, charts=_with_curves(section.charts)) for make in makers if (section := make(evidence)) is not None]
+
+
+def _with_curves(charts: Sequence[Chart]) -> tuple[Chart, ...]:
+    """Without panels, and charts, for which nothing was measured (of seeds that share no k, say)."""
+    kept = [replace(chart, panels=[panel for panel in chart.panels if panel.curves]) for chart in charts]
+    return tuple(chart for chart in kept if chart.panels)
 
 
 # --------------------------------------------------------------------------------------------------------------- accuracy
@@ -68,7 +74,10 @@ def accuracy_section(evidence: Evidence) -> Section | None:
     charts = [Chart("accuracy", "Accuracy against attempts allowed", first, caption)]
     if rest := [panels[p] for p in evidence.sets if panels[p] not in first]:
         charts.append(Chart("accuracy_by_set", "The same for each problem set", rest))
-    text = ["Each number of attempts k is its own evaluation, with that budget stated in the prompt."]
+    modes = {figures.get("mode") for arm in evidence.arms for m in arm.members for figures in m.problem_sets.values()}
+    own = "Each number of attempts k is its own evaluation, with that budget."
+    one = "One dialogue with the largest budget, counted up to each k (--one-pass): not the same as an evaluation with that budget."
+    text = [one if modes == {"one_pass"} else own if "one_pass" not in modes else f"{own} Of some arms: {one[0].lower()}{one[1:]}"]
     reached = _headroom(evidence)
     return Section("accuracy", "Accuracy against attempts", (*text, *reached), tuple(charts))
 

@@ -115,7 +115,8 @@ def progress_section(evidence: Evidence) -> Section | None:
             if curves:
                 panels.append(Panel(f"{name}, {k} attempt{'s' if k > 1 else ''}", curves, "training step", "solved"))
     if not panels:
-        return None
+        trained = any(runs_of(arm) for arm in evidence.arms)
+        return Section("progress", "Accuracy on the way", missing="No run was evaluated on the way: train.eval_every=50 does so every 50 steps.") if trained else None
     seeds = any(len(runs) > 1 for runs in found.values())
     caption = "Bars: 95 % intervals over problems" + ("; of several seeds, from the lowest to the highest." if seeds else ".")
     chart = Chart("accuracy_by_step", "Evaluation accuracy against training steps", panels, caption)
