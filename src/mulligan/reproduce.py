@@ -248,7 +248,7 @@ def write_results(experiment: Experiment, name: str, runs: Sequence[ArmRun], out
     """NAME.md with its figures in NAME/ (as they stand in docs/results), results.json and report.html in `out`, of the runs that are finished."""
     from mulligan.evaluation.arms import read_arms
     from mulligan.report.experiment import experiment_markdown, experiment_table
-    from mulligan.report.html import report_warnings, write_report
+    from mulligan.report.html import write_report
 
     by_arm: dict[str, list[ArmRun]] = {}
     for run in runs:
@@ -263,7 +263,7 @@ def write_results(experiment: Experiment, name: str, runs: Sequence[ArmRun], out
     facts = {"command": f"`mulligan reproduce {name}`"} | _facts(by_arm) | {"evaluations": data}
     others = [arm.label for arm in arms if drawn and arm not in drawn]
     caption = experiment.caption + (f"\n\nThe figures show {', '.join(arm.label for arm in drawn)}; the tables show {', '.join(others)} as well." if others else "")
-    text = experiment_markdown(experiment.title, caption, facts, headline, table, report.evaluation, name, report_warnings(report.evidence))
+    text = experiment_markdown(experiment.title, caption, facts, headline, table, report.evaluation, name)
     (out / f"{name}.md").write_text(text, encoding="utf-8")
     pack_evaluations(out / name / ARCHIVE, runs, out)
     seeds = {arm: [run.seed for run in found] for arm, found in by_arm.items()}

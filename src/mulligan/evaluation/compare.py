@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mulligan.evaluation.intervals import Interval, reach, share_unseen
+from mulligan.evaluation.intervals import Interval, alike, reach, share_unseen
 
 Floats = NDArray[np.float64]
 Sets = Sequence[Floats]
@@ -48,7 +48,8 @@ def differences(a: Sets, b: Sets, *, weighting: Weighting = "questions", bounds:
     a, b = _checked(a, b)
     means_C = _over_sets([x.mean((0, 1)) - y.mean((0, 1)) for x, y in zip(a, b, strict=True)], a, weighting)
     drawn_RC = _over_sets([x - y for x, y in zip(*_resampled([a, b], seed), strict=True)], a, weighting)
-    return _intervals(means_C, drawn_RC, a, weighting, bounds)
+    alike_C = _alike([x.mean(0) - y.mean(0) for x, y in zip(a, b, strict=True)])
+    return _intervals(means_C, drawn_RC, alike_C, a, weighting, bounds)
 
 
 def means(a: Sets, *, weighting: Weighting = "questions", bounds: tuple[float, float] | None = (0.0, 1.0), seed: int = 0) -> list[Interval]:
@@ -56,7 +57,7 @@ def means(a: Sets, *, weighting: Weighting = "questions", bounds: tuple[float, f
     (a,) = _checked(a)
     means_C = _over_sets([x.mean((0, 1)) for x in a], a, weighting)
     drawn_RC = _over_sets(_resampled([a], seed)[0], a, weighting)
-    return _intervals(means_C, drawn_RC, a, weighting, bounds)
+    return _intervals(means_C, drawn_RC, _alike([x.mean(0) for x in a]), a, weighting, bounds)
 
 
 def ratios(tops: Sets, bottoms: Sets, *, weighting: Weighting = "questions", bounds: tuple[float, float] | None = (0.0, 1.0), seed: int = 0) -> list[Interval | None]:
@@ -82,7 +83,8 @@ def ratios(tops: Sets, bottoms: Sets, *, weighting: Weighting = "questions", bou
         effective = 1 / sum(w**2 / b.sum() for w, b in zip(_set_weights(tops, weighting), behind, strict=True))
         # Between two infinities there is nothing to interpolate.
         low, high = np.quantile(known_R, [0.025, 0.975], method="linear" if np.isfinite(known_R).all() else "inverted_cdf")
-        found.append(reach(Interval(float(mean_C[c]), float(low), float(high), n), bounds, problems=effective))
+        same = all(alike(x[:, some, c].sum(0) / y[:, some, c].sum(0)) for x, y, some in zip(tops, bottoms, behind, strict=True))
+        found.append(reach(Interval(float(mean_C[c]), float(low), float(high), n), bounds, float(same), problems=effective))
     return found
 
 
@@ -112,9 +114,12 @@ def share_kept(a: Sets, *, weighting: Weighting = "questions", seed: int = 0) ->
     some_R = rises_R > 0
     low, high = np.quantile((drawn_RC[some_R, 3] - drawn_RC[some_R, 2]) / rises_R[some_R], [0.025, 0.975]).tolist()
     share = float((mean_C[3] - mean_C[2]) / rise)
-    # One problem more or less makes 1 / (problems * rise) of it: what is seen to vary less is what so many problems cannot have shown.
+    # Where nearly all do alike, none rising or all as without the control: one problem more or less makes 1 / (problems * rise) of the share. What
+    # is seen to vary less is what so many problems cannot have shown.
+    rises, kept = ([(x[:, :, i + 1] - x[:, :, i]).mean(0)[:, None] for x in a] for i in (0, 2))
+    same = any(_alike(part)[0] for part in (kept, [c - r for c, r in zip(kept, rises, strict=True)]))
     unseen = share_unseen(problems)
-    below, above = (unseen / rise if seen < 1 / (problems * rise) else seen for seen in (share - low, high - share))
+    below, above = (unseen / rise if same and seen < 1 / (problems * rise) else seen for seen in (share - low, high - share))
     return Interval(share, share - below, share + above, problems)
 
 
@@ -185,9 +190,17 @@ def _over_sets(values: Sequence[Floats], sets: Sets, weighting: Weighting) -> Fl
     return np.tensordot(_set_weights(sets, weighting), np.stack(values), axes=1)
 
 
-def _intervals(means_C: Floats, drawn_RC: Floats, sets: Sets, weighting: Weighting, bounds: tuple[float, float] | None) -> list[Interval]:
+def _alike(sets_PC: Sequence[Floats]) -> list[bool]:
+    """For each column whether most problems of every set share one value, as means over seeds."""
+    return [all(alike(x[:, c]) for x in sets_PC) for c in range(sets_PC[0].shape[1])]
+
+
+def _intervals(
+    means_C: Floats, drawn_RC: Floats, alike_C: Sequence[bool], sets: Sets, weighting: Weighting, bounds: tuple[float, float] | None
+) -> list[Interval]:
     n = sum(x.shape[1] for x in sets)
     low_C, high_C = np.quantile(drawn_RC, [0.025, 0.975], axis=0)
     # Of as many problems as would give an unstratified mean the variance that this weighted one has.
     effective = 1 / sum(w**2 / x.shape[1] for w, x in zip(_set_weights(sets, weighting), sets, strict=True))
-    return [reach(Interval(float(m), float(low), float(high), n), bounds, problems=effective) for m, low, high in zip(means_C, low_C, high_C, strict=True)]
+    columns = zip(means_C, low_C, high_C, alike_C, strict=True)
+    return [reach(Interval(float(mean), float(low), float(high), n), bounds, float(same), problems=effective) for mean, low, high, same in columns]

@@ -5,9 +5,10 @@ Suffixes: `_P` problem, `_S` seed, `_R` resample.
 **Samples that vary little.** When every value is the same (0 of n solved, n of n, no difference anywhere) the bootstrap
 interval has no width, which claims certainty that n problems cannot give; and when one of n problems differs a little, the interval ends at
 zero on the side where nothing was seen. There the question is what share u of problems may behave otherwise although none of n did; Wilson's
-score interval for 0 of n answers u = z^2 / (n + z^2). A deviating problem can at most take a value at the end of the scale. So an interval
-[low, high] around v reaches down to v - u (v - lowest) at least where v - low is less than one of n problems at the scale's end would
-make it, (v - lowest) / n, and likewise up (`reach`). For 0 of n and n of n this *is* Wilson's interval (E. B. Wilson, 1927).
+score interval for 0 of n answers u = z^2 / (n + z^2). A deviating problem can at most take a value at the end of the scale. So where most
+problems share one value (`alike`), an interval [low, high] around v reaches down to v - u (v - lowest) at least if v - low is less than one of n
+problems at the scale's end would make it, (v - lowest) / n, and likewise up (`reach`). For 0 of n and n of n this *is* Wilson's interval
+(E. B. Wilson, 1927).
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ def bootstrap_ratio(
     for size in _chunks(resamples, len(counts)):
         sums_R2 = rng.multinomial(n, counts / n, size=size) @ distinct
         parts.append(sums_R2[:, 0] / sums_R2[:, 1])
-    return _percentiles(mean, np.concatenate(parts), level, n, bounds)
+    return _percentiles(mean, np.concatenate(parts), level, n, bounds, float(alike(top_P / bottom_P)))
 
 
 def bootstrap_seeds(
@@ -138,7 +139,7 @@ def bootstrap_seeds(
         by_problem_RP = seed_weight_RS @ values_SP
         index_RP = rng.integers(0, n, size=(size, n))
         parts.append(np.take_along_axis(by_problem_RP, index_RP, axis=1).mean(axis=1))
-    return _percentiles(float(values_SP.mean()), np.concatenate(parts), level, n, bounds)
+    return _percentiles(float(values_SP.mean()), np.concatenate(parts), level, n, bounds, float(alike(values_SP.mean(axis=0))))
 
 
 def bootstrap_statistics(
@@ -173,7 +174,8 @@ def bootstrap_statistics(
         if not np.isfinite(value) or len(known_R) < 0.95 * len(drawn_R):
             found.append(None)
         else:
-            found.append(_percentiles(value, known_R, level, n, scale))
+            # Whether most problems share a value is not known here: only what is next to no variation counts.
+            found.append(_percentiles(value, known_R, level, n, scale, 0.1))
     return found
 
 
@@ -195,18 +197,25 @@ def _chunks(resamples: int, n: int) -> list[int]:
     return [min(step, resamples - start) for start in range(0, resamples, step)]
 
 
-def _percentiles(mean: float, means_R: Floats, level: float, n: int, bounds: tuple[float, float] | None) -> Interval:
+def _percentiles(mean: float, means_R: Floats, level: float, n: int, bounds: tuple[float, float] | None, deviating: float) -> Interval:
     if not 0 < level < 1:
         raise ValueError(f"level = {level}: must lie between 0 and 1")
     low, high = np.quantile(means_R, [(1 - level) / 2, (1 + level) / 2])
-    return reach(Interval(mean, float(low), float(high), n), bounds, level=level)
+    return reach(Interval(mean, float(low), float(high), n), bounds, deviating, level=level)
 
 
-def reach(found: Interval, bounds: tuple[float, float] | None, *, problems: float | None = None, level: float = 0.95) -> Interval:
+def alike(values_P: Floats) -> bool:
+    """Whether more than half of the values are one value."""
+    _, counts = np.unique(np.round(values_P, 9), return_counts=True)
+    return bool(2 * counts.max() > len(values_P))
+
+
+def reach(found: Interval, bounds: tuple[float, float] | None, deviating: float = 1.0, *, problems: float | None = None, level: float = 0.95) -> Interval:
     """The interval, as wide at least as so many problems allow where hardly any of them deviated (see the module's text).
 
     Args:
         bounds: ends of the scale; None: there is no scale, and nothing to reach for.
+        deviating: so many problems at the end of the scale, or fewer, are hardly any; 0: what is seen is enough.
         problems: of as many problems of one set as the estimate is worth; by default `found.n`.
     """
     if bounds is None:
@@ -215,7 +224,7 @@ def reach(found: Interval, bounds: tuple[float, float] | None, *, problems: floa
     unseen = share_unseen(n, level)
     for end, bound in ((bounds[0], found.low), (bounds[1], found.high)):
         room, seen = abs(end - found.mean), abs(bound - found.mean)
-        sides.append(max(seen, unseen * room) if seen < room / n else seen)
+        sides.append(max(seen, unseen * room) if seen < deviating * room / n else seen)
     return Interval(found.mean, found.mean - sides[0], found.mean + sides[1], found.n)
 
 

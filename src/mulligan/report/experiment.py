@@ -51,8 +51,8 @@ def _repeats(evidence: Evidence, arm: Arm, place: str) -> str:
     return percent(found) if evidence.attempt_intervals and math.isfinite(found.low) else f"{100 * found.mean:.1f}"
 
 
-def experiment_markdown(title: str, caption: str, facts: dict[str, Any], headline: Headline, table: TextTable, sections: Sequence[Section], figures: str, warnings: Sequence[str] = ()) -> str:
-    """The page. `facts`: what stands in its first table; `figures`: the folder of the figures, relative to the page; `warnings`: a list at its end."""
+def experiment_markdown(title: str, caption: str, facts: dict[str, Any], headline: Headline, table: TextTable, sections: Sequence[Section], figures: str) -> str:
+    """The page. `facts`: what stands in its first table; `figures`: the folder of the figures, relative to the page."""
     lines = [f"# {title}", "", *([caption, ""] if caption else []), f"**{headline.verdict}.** {' '.join(headline.sentences)}", ""]
     lines += [*(f"- {text}" for text in (headline.basis, *headline.caveats)), ""]
     lines += ["| what | value |", "|---|---|", *(f"| {key} | {value} |" for key, value in facts.items()), "", table.to_markdown()]
@@ -60,8 +60,6 @@ def experiment_markdown(title: str, caption: str, facts: dict[str, Any], headlin
         lines += [f"## {section.title}", "", *(f"{text}\n" for text in section.text)]
         lines += [f"![{chart.title}]({figures}/{chart.name}.png)\n" for chart in section.charts]
         lines += [one.to_markdown() for one in section.tables]
-    if warnings:
-        lines += ["## Warnings", "", *(f"- {text}" for text in warnings)]
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -68,7 +68,7 @@ def build_report(evidence: Evidence, headline: Headline, sections: Sequence[Sect
         "made": f"mulligan {__version__}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "headline": headline.to_json(),
         "arms": [_arm(evidence, arm) for arm in evidence.arms],
-        "warnings": report_warnings(evidence),
+        "warnings": _warnings(evidence),
         "sections": [section.to_json() for section in sections],
         "files": files,
     }
@@ -81,7 +81,7 @@ def _arm(evidence: Evidence, arm: Arm) -> dict[str, Any]:
     return {"label": arm.label, "style": evidence.colours[arm.label], "seeds": len(arm.members), "about": told}
 
 
-def report_warnings(evidence: Evidence) -> list[str]:
+def _warnings(evidence: Evidence) -> list[str]:
     """Of the comparison, then what the evaluations themselves warned of, each once with the arms that it is said of."""
     arms = [arm for arm in evidence.evaluated if arm.has_values]
     found = comparison_warnings(arms) if arms else []

@@ -137,7 +137,21 @@ def gain_section(evidence: Evidence) -> Section | None:
         "Training sharpens a model and so lowers its own pass@k; the fairer rivals are models that were not sharpened.",
     )
     chart = Chart("gain", "Gain over independent samples", panels, caption)
-    return Section("gain", title, text, (chart,), tuple(_gain_tables(evidence, own, rivals)))
+    return Section("gain", title, (*text, *_temperature_ends(evidence)), (chart,), tuple(_gain_tables(evidence, own, rivals)))
+
+
+def _temperature_ends(evidence: Evidence) -> list[str]:
+    """Of which arms an end of the temperatures sampled was the best one for pass@K: further out it may be higher, and the gain over it smaller."""
+    k = evidence.head.trained_attempts or max((k for arm in evidence.evaluated for name in arm.problem_sets for k in evidence.values(arm, PASS, name)), default=1)
+    told = []
+    for arm in evidence.evaluated:
+        best = evidence.best_temperatures(arm, k)
+        ends = [f"{heat:g} in {best.count((heat, end))} of {len(best)}" for heat, end in sorted(set(best)) if end]
+        if ends:
+            told.append(f"{arm.label} ({', '.join(ends)})")
+    if not told:
+        return []
+    return [f"An end of the temperatures sampled was the best for pass@{k}, so that another, further out, might do better, in so many evaluations (a seed on a problem set) of: {'; '.join(told)}."]
 
 
 def _gain_tables(evidence: Evidence, own: Mapping[str, Mapping[str, Any]], rivals: Mapping[str, Mapping[str, Any]]) -> list[TextTable]:
