@@ -169,11 +169,12 @@ def _figures(
     equal = equal_tokens(curves, sampled) if sampled else {}
     controlled = {c: {play.k: play.groups for play in plays if play.stage == c} for c in settings.controls}
     power = power_of(solved[rise[1]], solved[rise[0]]) if rise else None
-    gain_power = power_of(solved[rise[1]], sampled.passed[rise[1]]) if rise and sampled and rise[1] in sampled.passed else None
+    most = rise[1] if rise else largest
+    gain_power = power_of(solved[most], sampled.passed[most]) if sampled and most in sampled.passed else None
     faults = count_faults(plays)
     warnings = [
         *size_warnings(name, accuracy, power),
-        *sample_warnings(name, settings.samples, largest, left_out(equal, curves), temperatures=settings.temperatures, best=_best_temperature(sampled, rise[1] if rise else largest)),
+        *sample_warnings(name, settings.samples, largest, left_out(equal, curves), temperatures=settings.temperatures, best=_best_temperature(sampled, most)),
         *fault_warnings(name, faults),
     ]
     return {

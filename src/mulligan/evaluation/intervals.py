@@ -47,6 +47,10 @@ class Interval:
         """A value known by computation (a bound): no width, no problems."""
         return cls(value, value, value, 0)
 
+    def above(self, value: float) -> Interval:
+        """How far above a value that is known exactly."""
+        return Interval(self.mean - value, self.low - value, self.high - value, self.n)
+
     def overlaps(self, other: Interval) -> bool:
         return self.low <= other.high and other.low <= self.high
 

@@ -35,11 +35,10 @@ from mulligan.evaluation.comparison import (
 from mulligan.evaluation.controls import FALSE_WRONG_COUNTS
 from mulligan.evaluation.samples import TALLIED, Tally, fold_of, key_of
 from mulligan.evaluation.tokens import EqualTokens, equal_tokens_of_seeds
-from mulligan.report.tables import intervals
+from mulligan.report.tables import BEST_INDEPENDENT, intervals
 
 ByK = dict[int, Interval]
 
-BEST_INDEPENDENT = "best independent sampling"
 BEST_SAMPLER = "the best possible sampler"
 """How the ceiling of that name is called as a rival."""
 
@@ -156,7 +155,7 @@ class Evidence:
                 if all(label in table for table in tables):
                     found.setdefault(label, _hulls([table[label] for table in tables]))
         best, accuracy = self.ceilings(place).get(BEST_INDEPENDENT, {}), self.values(arm, ACCURACY, place)
-        found[BEST_SAMPLER] = {k: Interval(a.mean - best[k].mean, a.low - best[k].mean, a.high - best[k].mean, a.n) for k, a in accuracy.items() if k in best}
+        found[BEST_SAMPLER] = {k: a.above(best[k].mean) for k, a in accuracy.items() if k in best}
         return {label: by_k for label, by_k in found.items() if by_k}
 
     def same_models(self, a: Arm, b: Arm) -> bool:

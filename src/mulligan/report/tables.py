@@ -21,6 +21,8 @@ from mulligan.evaluation import Evaluation, Interval
 
 Figures = Evaluation | Mapping[str, Any]
 NOTHING = "–"
+BEST_INDEPENDENT = "best independent sampling"
+"""The ceiling of that name is a rival as well: no sampler of independent answers has a higher pass@k."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,9 @@ def references_table(evaluation: Figures) -> TextTable | None:
         rows.append(("gain over it (points)", *(points(gain.get(k)) for k in columns)))
     for label, exact in ceilings.items():
         rows.append((label, *(f"{100 * exact[str(k)]:.1f}" if str(k) in exact else NOTHING for k in columns)))
-    notes = ("In percent; rows without an interval are known exactly, for these problems. gain over it: accuracy - the rival's pass@k, paired.",)
+        if label == BEST_INDEPENDENT:
+            rows.append(("gain over it (points)", *(points(accuracy[k].above(exact[str(k)])) if str(k) in exact else NOTHING for k in columns)))
+    notes = ("In percent; rows without an interval are known exactly, for these problems. gain over it: accuracy - the rival's pass@k, paired, or - the exact value.",)
     return TextTable("beside", ("", *(f"k = {k}" for k in columns)), tuple(rows), notes, labels=1)
 
 
@@ -254,6 +258,8 @@ def _notes(table: Mapping[str, Any]) -> tuple[str, ...]:
         notes.append(f"Trained with up to {trained} attempts: k = {', '.join(beyond)} is beyond training.")
     if table.get("pass_at_k"):
         notes.append(f"pass@k from {table.get('samples')} samples a problem at {_temperatures(table)}; dialogues at {table.get('temperature')}.")
+    if known := {k: value for k, value in (table.get("tokens_per_solved") or {}).items() if value is not None}:
+        notes.append(f"Tokens per solved problem: {', '.join(f'{plain(value)} (k = {k})' for k, value in known.items())}.")
     first, last = table.get("rise") or (1, 1)
     if power := table.get("power"):
         notes.append(
