@@ -251,7 +251,7 @@ def test_the_share_that_a_control_keeps_is_that_of_the_attempts_asked_for(tmp_pa
 
 
 def test_the_ends_of_the_temperatures_are_told_where_they_were_the_best(tmp_path):
-    """Three temperatures: of the first seed the hottest is the best one for pass@3, of the second the middle one, as high as the coldest."""
+    """Three temperatures: of the first seed the hottest is the best one for pass@3, of the second the middle one is as high as the coldest."""
     heats = ({"0.6": 0.1, "1.0": 0.2, "1.4": 0.3}, {"0.6": 0.3, "1.0": 0.3, "1.4": 0.2})
     for seed, at in enumerate(heats):
         write_run(tmp_path / f"m{seed}", seed=seed)

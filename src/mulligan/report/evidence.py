@@ -324,15 +324,15 @@ class Evidence:
         return {k: one for k, one in zip(ks, found, strict=True) if one}
 
     def best_temperatures(self, arm: Arm, k: int) -> list[tuple[float, bool]]:
-        """Of each seed and set at which temperature pass@k was highest, and whether that is an end of those sampled; where two are as high, the
-        inner one. Evaluations at a single temperature take no part."""
+        """Of each seed and set at which temperature pass@k was highest (of several as high, the one nearest 1), and whether that is an end of those
+        sampled and none is as high. Evaluations at a single temperature take no part."""
         found = []
         for figures in (m.problem_sets[name] for m in arm.members for name in arm.problem_sets):
             at = {float(heat): by_k[str(k)]["mean"] for heat, by_k in (figures.get("pass_temperatures") or {}).items() if str(k) in by_k}
             if len(at) > 1:
-                ends = (min(at), max(at))
-                best = max(at, key=lambda heat: (at[heat], heat not in ends))
-                found.append((best, best in ends))
+                highest = [heat for heat in at if at[heat] == max(at.values())]
+                best = min(highest, key=lambda heat: abs(heat - 1))
+                found.append((best, best in (min(at), max(at)) and len(highest) == 1))
         return found
 
     # -------------------------------------------------------------------------------------------------------- controls
