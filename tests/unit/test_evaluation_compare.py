@@ -113,6 +113,14 @@ def test_one_cell_of_many_does_not_show_more_than_none():
     assert differences([after], [before])[0].high == differences([after], [before], bounds=None)[0].high < 0
 
 
+def test_a_rise_that_two_problems_of_fifteen_do_not_make_is_seen_to_vary():
+    """Nearly all rise, two do not: the far end of the scale, that all would fall, is no reason to reach for it."""
+    rise = np.ones((5, 15, 1))
+    rise[:, :2] = 0.0
+    (found,) = differences([rise], [np.zeros_like(rise)])
+    assert found.low == differences([rise], [np.zeros_like(rise)], bounds=None)[0].low > 0.6
+
+
 def test_values_that_all_differ_a_little_show_how_little():
     """Sixteen problems with pass@k between 24 and 28 %: seen on every one of them, not unseen."""
     close = cells([0.24 + 0.0025 * i for i in range(16)])

@@ -7,7 +7,7 @@ interval has no width, which claims certainty that n problems cannot give; and w
 zero on the side where nothing was seen. There the question is what share u of problems may behave otherwise although none of n did; Wilson's
 score interval for 0 of n answers u = z^2 / (n + z^2). A deviating problem can at most take a value at the end of the scale. So where most
 problems share one value (`alike`), an interval [low, high] around v reaches down to v - u (v - lowest) at least if v - low is less than one of n
-problems at the scale's end would make it, (v - lowest) / n, and likewise up (`reach`). For 0 of n and n of n this *is* Wilson's interval
+problems solved or not makes it, 1 / n (or at the scale's end, if that is nearer: (v - lowest) / n), and likewise up (`reach`). For 0 of n and n of n this *is* Wilson's interval
 (E. B. Wilson, 1927).
 """
 
@@ -219,7 +219,7 @@ def reach(found: Interval, bounds: tuple[float, float] | None, deviating: float 
 
     Args:
         bounds: ends of the scale; None: there is no scale, and nothing to reach for.
-        deviating: so many problems at the end of the scale, or fewer, are hardly any; 0: what is seen is enough.
+        deviating: what so many problems, solved or not, make of the estimate is hardly any variation; 0: what is seen is enough.
         problems: of as many problems of one set as the estimate is worth; by default `found.n`.
     """
     if bounds is None:
@@ -228,7 +228,7 @@ def reach(found: Interval, bounds: tuple[float, float] | None, deviating: float 
     unseen = share_unseen(n, level)
     for end, bound in ((bounds[0], found.low), (bounds[1], found.high)):
         room, seen = abs(end - found.mean), abs(bound - found.mean)
-        sides.append(max(seen, unseen * room) if seen < deviating * room / n else seen)
+        sides.append(max(seen, unseen * room) if seen < deviating * min(room, 1.0) / n else seen)
     return Interval(found.mean, found.mean - sides[0], found.mean + sides[1], found.n)
 
 
