@@ -456,6 +456,8 @@ def test_eval_takes_from_the_recipe_what_no_option_says(finished: Path, tmp_path
     assert _eval_recipe("tiny:", path, None, ["eval.limit=7"], {}).eval.temperatures == (0.7, 1.1)
     assert _eval_recipe("tiny:", path, None, ["eval.limit=7"], {}).eval.limit == 7
     assert _eval_recipe("tiny:", path, None, ["eval.limit=7"], {"limit": 9}).eval.limit == 9
+    with pytest.raises(ConfigError, match="eval"):
+        _eval_recipe("tiny:", path, None, ["eval=7"], {"limit": 9})
 
 
 def test_the_two_arms_are_evaluated_alike(tmp_path: Path):

@@ -7,6 +7,7 @@ from arms_on_disk import solved_with, training, write_evaluation, write_run
 from mulligan.errors import ConfigError, RunError
 from mulligan.evaluation.arms import evaluations_on_the_way, find_arm, read_arms
 from mulligan.evaluation.comparison import ACCURACY, MEAN_OF_SETS, PASS, aligned, compare, comparison_warnings, shared_ks
+from mulligan.runlog import RunFolder
 
 N = 120
 
@@ -253,3 +254,15 @@ def test_evaluations_on_the_way(runs):
         write_evaluation(runs / "single" / f"eval_{step:06d}", arm_data(step))
     (runs / "single" / "eval_000020").mkdir()
     assert list(evaluations_on_the_way(run)) == [2, 10]
+
+
+def test_the_evaluation_at_the_end_is_the_last_one_on_the_way(tmp_path):
+    """As a point of the curve; without others on the way there is no curve."""
+    for name, on_the_way in (("with", True), ("without", False)):
+        write_run(tmp_path / name, metrics=training(6))
+        write_evaluation(tmp_path / name, {"s": {"solved": {1: [0, 1, 1]}}})
+        if on_the_way:
+            write_evaluation(tmp_path / name / "eval_000004", {"s": {"solved": {1: [0, 0, 1]}}})
+    found = evaluations_on_the_way(RunFolder.open(tmp_path / "with"))
+    assert {step: table["problem_sets"]["s"]["accuracy"]["1"]["mean"] for step, table in found.items()} == pytest.approx({4: 1 / 3, 6: 2 / 3})
+    assert evaluations_on_the_way(RunFolder.open(tmp_path / "without")) == {}

@@ -137,7 +137,8 @@ def _eval_recipe(model: str, recipe: Path | None, problems: list[str] | None, ov
     own = table.get("eval", {})
     table["eval"] = {**own, "limit": 0, "temperatures": own["temperatures"] if len(own.get("temperatures", ())) > 1 else _TEMPERATURES}
     faults = apply_overrides(table, overrides)
-    table["eval"] |= options
+    if isinstance(table["eval"], dict):  # an override may have made it something else, which is a fault to be told
+        table["eval"] |= options
     _lift_training_limits(table)
     return parse_recipe(table, "settings of the evaluation", faults)
 
