@@ -189,6 +189,7 @@ def test_an_archive_that_cannot_be_read_is_named(content: bytes | None, small: P
     ("text", "says"),
     [
         ('title = "x"\nrecipe = "recipe.toml"\nheadline = "b"\n[arms.a]\n', "no arm 'b': use a, warm-up"),
+        ('title = "x"\nrecipe = "recipe.toml"\nheadline = "a"\nrivals = ["b", "c"]\ndrawn = ["a", "c"]\n[arms.a]\n[arms.b]\n[arms.c]\n', "drawn lacks 'b': the figures show the headline's arm against the first rival"),
         ('title = "x"\nrecipe = "recipe.toml"\nheadline = "a"\ncolour = 1\n[arms.a]\n', "colour: Extra inputs"),
         ("title = ", "cannot be read as TOML"),
         ('title = "x"\nrecipe = "recipe.toml"\nheadline = "a"\n[arms.a]\n[arms.b]\nstart = "c"\n', r"arms.b.start = 'c': use an arm that is trained from no other \(a\)"),

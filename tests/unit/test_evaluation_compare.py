@@ -119,6 +119,15 @@ def test_a_rise_that_two_problems_of_fifteen_do_not_make_is_seen_to_vary():
     rise[:, :2] = 0.0
     (found,) = differences([rise], [np.zeros_like(rise)])
     assert found.low == differences([rise], [np.zeros_like(rise)], bounds=None)[0].low > 0.6
+    one = cells([0.4] + [1.0] * 14)  # more than 1 of 15 makes, less than one that falls to -1
+    assert differences([one], [np.zeros_like(one)])[0].low == differences([one], [np.zeros_like(one)], bounds=None)[0].low > 0.8
+
+
+def test_what_is_kept_of_a_rise_of_half_the_problems_when_none_rises():
+    half = np.array([[[0.0, float(i < 10), 0.0, 0.0] for i in range(20)]])
+    found = share_kept([half])
+    assert found.mean == 0.0
+    assert (found.low, found.high) == pytest.approx((-share_unseen(20) / 0.5, share_unseen(20) / 0.5))
 
 
 def test_values_that_all_differ_a_little_show_how_little():

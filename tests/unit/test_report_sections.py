@@ -251,18 +251,19 @@ def test_the_share_that_a_control_keeps_is_that_of_the_attempts_asked_for(tmp_pa
 
 
 def test_the_ends_of_the_temperatures_are_told_where_they_were_the_best(tmp_path):
-    """Three temperatures: of the first seed the hottest is the best one for pass@3, of the second the middle one is as high as the coldest."""
-    heats = ({"0.6": 0.1, "1.0": 0.2, "1.4": 0.3}, {"0.6": 0.3, "1.0": 0.3, "1.4": 0.2})
+    """Three temperatures: of the first seed the hottest is the best one for pass@3, of the second the middle one is as high as the coldest, of the third both ends are."""
+    heats = ({"0.6": 0.1, "1.0": 0.2, "1.4": 0.3}, {"0.6": 0.3, "1.0": 0.3, "1.4": 0.2}, {"0.6": 0.3, "1.0": 0.2, "1.5": 0.3})
     for seed, at in enumerate(heats):
         write_run(tmp_path / f"m{seed}", seed=seed)
         full_evaluation(tmp_path / f"m{seed}", seed=seed)
         table = json.loads((tmp_path / f"m{seed}" / "eval.json").read_text())
         table["problem_sets"]["one"]["pass_temperatures"] = {heat: {"3": interval(mean), "5": interval(1 - mean)} for heat, mean in at.items()}
         (tmp_path / f"m{seed}" / "eval.json").write_text(json.dumps(table))
-    evidence = Evidence(read_arms([str(tmp_path / "m0"), str(tmp_path / "m1")]))
-    assert evidence.best_temperatures(evidence.head, 3) == [(1.4, True), (1.0, False)]
-    text = sections_of(tmp_path / "m0", tmp_path / "m1")["gain"].text[-1]
-    assert text.startswith("An end of the temperatures sampled was the best for pass@3") and text.endswith(f"{evidence.head.label} (1.4 in 1 of 2).")
+    folders = [tmp_path / f"m{seed}" for seed in range(3)]
+    evidence = Evidence(read_arms([str(folder) for folder in folders]))
+    assert evidence.best_temperatures(evidence.head, 3) == [(1.4, True), (1.0, False), (0.6, False)]
+    text = sections_of(*folders)["gain"].text[-1]
+    assert text.startswith("An end of the temperatures sampled was the best for pass@3") and text.endswith(f"{evidence.head.label} (1.4 in 1 of 3).")
 
 
 def test_an_arm_of_the_same_models_is_no_rival(tmp_path):
