@@ -232,6 +232,19 @@ def test_seeds_and_arms_that_share_nothing_still_make_a_report(tmp_path):
     assert report.headline.verdict == "The seeds of x have no figure in common"
 
 
+def test_seeds_of_which_no_problem_was_graded_in_both_still_make_a_report(tmp_path):
+    half = np.where(np.arange(20) < 10, 1.0, np.nan)
+    counts = (*(quantity for pair in RATES.values() for quantity in pair), "solved", "attempts_used")
+    for seed, graded in enumerate((half, half[::-1])):
+        write_run(tmp_path / f"m{seed}", seed=seed)
+        write_evaluation(tmp_path / f"m{seed}", {"s": {quantity: {1: graded, 3: graded} for quantity in counts}})
+    evidence = Evidence(read_arms([str(tmp_path / "m0"), str(tmp_path / "m1")]))
+    assert evidence.attempt_intervals and evidence.values(evidence.head, ACCURACY, "s") == {}
+    assert evidence.overall_rate(evidence.head, "s", "repeat_rate") is None
+    assert evidence.rise(evidence.head, "s", 3) is None
+    assert sections_of(tmp_path / "m0", tmp_path / "m1")
+
+
 def test_one_dialogue_counted_up_to_k_is_not_called_an_evaluation_of_its_own(tmp_path):
     played_seed(tmp_path / "m", 0, learns=True)
     assert sections_of(tmp_path / "m")["accuracy"].text[0] == "Each number of attempts k is its own evaluation, with that budget."

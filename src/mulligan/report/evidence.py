@@ -16,7 +16,7 @@ import numpy as np
 from mulligan.evaluation import Interval
 from mulligan.evaluation.arms import Arm, arm_fingerprint, find_arm
 from mulligan.evaluation.attempts import RATES
-from mulligan.evaluation.compare import means, ratios, share_kept
+from mulligan.evaluation.compare import Floats, means, ratios, share_kept
 from mulligan.evaluation.comparison import (
     ACCURACY,
     ALL_QUESTIONS,
@@ -35,7 +35,8 @@ from mulligan.evaluation.comparison import (
 from mulligan.evaluation.controls import FALSE_WRONG_COUNTS
 from mulligan.evaluation.samples import TALLIED, Tally, fold_of, key_of
 from mulligan.evaluation.tokens import EqualTokens, equal_tokens_of_seeds
-from mulligan.report.tables import BEST_INDEPENDENT, intervals
+from mulligan.report.tables import intervals
+from mulligan.tasks.builtin.strategies import INDEPENDENT
 
 ByK = dict[int, Interval]
 
@@ -126,11 +127,9 @@ class Evidence:
         names = self._names(place)
         if not arm.has_values or any(name not in arm.problem_sets for name in names) or not {start, k} <= set(shared_ks([(arm, ACCURACY)], names)):
             return None
-        try:
-            (cells,) = aligned([(arm, ACCURACY)], names, [start, k])
-        except NothingShared:
+        if not (sides := _aligned([(arm, ACCURACY)], names, [start, k])):
             return None
-        return means([x[:, :, 1:] - x[:, :, :1] for x in cells], weighting=OVER_ALL.get(place, "questions"), bounds=(-1.0, 1.0))[0]
+        return means([x[:, :, 1:] - x[:, :, :1] for x in sides[0]], weighting=OVER_ALL.get(place, "questions"), bounds=(-1.0, 1.0))[0]
 
     def versus(self, a: Arm, of_a: Measure, b: Arm, of_b: Measure, place: str) -> ByK:
         """a's measure minus b's, paired over the problems that both saw; empty without values per problem, or such a problem."""
@@ -154,7 +153,7 @@ class Evidence:
             for label in tables[0]:
                 if all(label in table for table in tables):
                     found.setdefault(label, _hulls([table[label] for table in tables]))
-        best, accuracy = self.ceilings(place).get(BEST_INDEPENDENT, {}), self.values(arm, ACCURACY, place)
+        best, accuracy = self.ceilings(place).get(INDEPENDENT, {}), self.values(arm, ACCURACY, place)
         found[BEST_SAMPLER] = {k: a.above(best[k].mean) for k, a in accuracy.items() if k in best}
         return {label: by_k for label, by_k in found.items() if by_k}
 
@@ -223,9 +222,12 @@ class Evidence:
         """A rate of `RATES` over all attempts; over all sets the mean of theirs, where all of them have one."""
         if len(arm.members) > 1 and self.attempt_intervals and all(one in arm.problem_sets for one in self._names(place)):
             # Set by set: each may have a largest budget of its own.
-            cells = {q: [x for name_ in self._names(place) for x in self._cells(arm, ((q, 1.0),), name_)] for q in RATES[name]}
-            top, bottom = ([x.sum(axis=2, keepdims=True) for x in cells[q]] for q in RATES[name])
-            return ratios(top, bottom, weighting=OVER_ALL.get(place, "questions"))[0]
+            top, bottom = (((quantity, 1.0),) for quantity in RATES[name])
+            found = [_aligned([(arm, top), (arm, bottom)], [one], shared_ks([(arm, top), (arm, bottom)], [one])) for one in self._names(place)]
+            if not all(found):
+                return None
+            tops, bottoms = ([x.sum(axis=2, keepdims=True) for sides in found if sides for x in sides[i]] for i in (0, 1))
+            return ratios(tops, bottoms, weighting=OVER_ALL.get(place, "questions"))[0]
         of_sets = [over_tables([t.get("overall") for t in self.table(arm, set_, name)]) for set_ in self._names(place)]
         known = [one for one in of_sets if one]
         if len(known) < len(of_sets) or not known:
@@ -316,11 +318,9 @@ class Evidence:
         names = self._names(place)
         if any(name not in arm.problem_sets for name in names) or not (ks := ks or shared_ks([(arm, top), (arm, bottom)], names)):
             return {}
-        try:
-            tops, bottoms = aligned([(arm, top), (arm, bottom)], names, ks)
-        except NothingShared:
+        if not (sides := _aligned([(arm, top), (arm, bottom)], names, ks)):
             return {}
-        found = ratios(tops, bottoms, weighting=OVER_ALL.get(place, "questions"), bounds=bounds)
+        found = ratios(*sides, weighting=OVER_ALL.get(place, "questions"), bounds=bounds)
         return {k: one for k, one in zip(ks, found, strict=True) if one}
 
     def best_temperatures(self, arm: Arm, k: int) -> list[tuple[float, bool]]:
@@ -365,11 +365,9 @@ class Evidence:
         under: Measure = ((f"solved:{control}", 1.0),)
         if not arm.has_values or not {1, k} <= set(shared_ks([(arm, ACCURACY), (arm, under)], names)):
             return None
-        try:
-            normal, controlled = aligned([(arm, ACCURACY), (arm, under)], names, [1, k])
-        except NothingShared:
+        if not (sides := _aligned([(arm, ACCURACY), (arm, under)], names, [1, k])):
             return None
-        return share_kept([np.concatenate(pair, axis=2) for pair in zip(normal, controlled, strict=True)], weighting=OVER_ALL.get(place, "questions"))
+        return share_kept([np.concatenate(pair, axis=2) for pair in zip(*sides, strict=True)], weighting=OVER_ALL.get(place, "questions"))
 
     def _control(self, arm: Arm, place: str, control: str, *, against_normal: bool) -> ByK:
         names = self._names(place)
@@ -378,16 +376,10 @@ class Evidence:
             return {}
         return self._means(arm, measure, ks, place, (-1.0, 1.0) if against_normal else (0.0, 1.0))
 
-    def _cells(self, arm: Arm, measure: Measure, place: str, ks: list[int] | None = None) -> list[np.ndarray]:
-        names = self._names(place)
-        return aligned([(arm, measure)], names, shared_ks([(arm, measure)], names) if ks is None else ks)[0]
-
     def _means(self, arm: Arm, measure: Measure, ks: list[int], place: str, bounds: tuple[float, float] | None) -> ByK:
-        try:
-            cells = self._cells(arm, measure, place, ks)
-        except NothingShared:
+        if not (sides := _aligned([(arm, measure)], self._names(place), ks)):
             return {}
-        return dict(zip(ks, means(cells, weighting=OVER_ALL.get(place, "questions"), bounds=bounds), strict=True))
+        return dict(zip(ks, means(sides[0], weighting=OVER_ALL.get(place, "questions"), bounds=bounds), strict=True))
 
 
 def _tallied(arm: Arm, place: str) -> list[list[float]]:
@@ -404,6 +396,14 @@ def over_seeds(found: Sequence[Interval]) -> Interval | None:
         return found[0] if found else None
     values = [one.mean for one in found]
     return Interval(sum(values) / len(values), min(values), max(values), found[0].n)
+
+
+def _aligned(sides: Sequence[tuple[Arm, Measure]], names: Sequence[str], ks: Sequence[int]) -> list[list[Floats]] | None:
+    """`comparison.aligned`; None where no problem is left: such a figure is empty, which the report's warnings say why."""
+    try:
+        return aligned(sides, names, ks)
+    except NothingShared:
+        return None
 
 
 def _hulls(seeds: Sequence[ByK]) -> ByK:
