@@ -123,7 +123,7 @@ class ProblemsConfig(Section):
     """Where questions come from; the same source strings as on the command line."""
 
     train: str
-    eval: tuple[str, ...] = ()
+    eval: Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)] = ()
     limit: int | None = Field(default=None, ge=1)
 
 
@@ -216,7 +216,7 @@ class LossConfig(Section):
     clip_low: float = Field(default=0.2, ge=0)
     clip_high: float = Field(default=0.2, ge=0)
     mean: Literal["token", "sequence", "constant"] = Field(default="token", description="token: over the step's sampled tokens; sequence: mean per dialogue, then over dialogues; constant: dialogues x max_dialogue_tokens (Dr. GRPO)")
-    kl: float = Field(default=0.0, ge=0, description="coefficient of the KL to the initial model")
+    kl: float = Field(default=0.0, ge=0, description="coefficient of the KL to the model that reinforcement learning starts from (after the warm-up)")
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
     kl_in_reward: bool = False
     entropy: float = Field(default=0.0, ge=0)
@@ -262,7 +262,7 @@ class TrainConfig(Section):
     minibatches: int = Field(default=1, ge=1, description="optimiser steps per batch of rollouts")
     epochs: int = Field(default=1, ge=1)
     micro_batch_tokens: int = Field(default=4096, ge=16, description="tokens in one forward and backward pass; on the processor about 1,000 are fastest, since they stay in its cache")
-    eval_every: int = Field(default=0, ge=0)
+    eval_every: int = Field(default=0, ge=0, description="evaluate every so many steps of reinforcement learning, on problems.eval; 0: at the end alone")
     threads: int | None = Field(default=None, ge=1, description="CPU threads; None: torch's default")
 
 
@@ -304,7 +304,7 @@ def default_attempts(trained: int) -> str:
 class EvalConfig(Section):
     """What the run evaluates at its end (and every `train.eval_every` steps)."""
 
-    attempts: str | None = Field(default=None, description="numbers of attempts to allow, e.g. 1-7; None: 1 to the largest budget of training, and that plus 2")
+    attempts: Annotated[str | None, BeforeValidator(lambda value: str(value) if type(value) is int else value)] = Field(default=None, description="numbers of attempts to allow, e.g. 1-7; None: 1 to the largest budget of training, and that plus 2")
     samples: int = Field(default=0, ge=0, description="independent samples per problem and temperature for pass@k (4 per attempt are enough); 0: none")
     temperature: float = Field(default=0.0, ge=0)
     temperatures: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(1.0,), description="of the pass@k samples; with several, each problem's is chosen on other problems")

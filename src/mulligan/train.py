@@ -65,6 +65,7 @@ def _train(recipe: Recipe, run: RunFolder, plan: Plan, display: Display, *, resu
                 except GraderError:  # the evidence is in this step's dialogues
                     write_table(run.rollout_path(step), rollout_table(groups, stage="train", step=step))
                     raise
+                # With max_tokens the run ends by tokens, and `steps` is only what the schedule's warm-up and decay are counted in.
                 progress = state["tokens"] / recipe.train.max_tokens if recipe.train.max_tokens else step / recipe.train.steps
                 lr_scale = learning_rate(progress, recipe.optimizer, recipe.train.steps)
                 learned, advantages = workers.update(groups, step=step, lr_scale=lr_scale)
@@ -75,7 +76,7 @@ def _train(recipe: Recipe, run: RunFolder, plan: Plan, display: Display, *, resu
             state["step"] += 1
             state["seconds"] = time.monotonic() - began
             metrics |= {"seconds": time.monotonic() - started, "tokens_total": state["tokens"]}
-            if recipe.train.eval_every and step >= 0 and (step + 1) % recipe.train.eval_every == 0:
+            if recipe.train.eval_every and recipe.problems.eval and step >= 0 and (step + 1) % recipe.train.eval_every == 0:
                 metrics |= plan.evaluate(workers.player, run.path / f"eval_{step + 1:06d}", model=f"{run.path} after {step + 1} steps")
             run.log_metrics(state["step"] - 1, {"stage": "warmup" if step < 0 else "train", "train_step": step, **metrics})
             display.step_done(state, metrics)

@@ -224,6 +224,14 @@ def test_overrides_keep_the_type_that_they_are_written_with(file: Path) -> None:
     assert (recipe.protocol.feedback, recipe.name, recipe.warmup.optimizer.lr) == ("none", "my run", 0.5)
 
 
+def test_one_problem_set_and_one_number_of_attempts_need_no_brackets_and_no_quotes(file: Path) -> None:
+    recipe = load_recipe(file, ["problems.eval=held_out.jsonl?answer=gold", "eval.attempts=3"])
+    assert recipe.problems.eval == ("held_out.jsonl?answer=gold",)
+    assert parse_attempts(recipe.eval_attempts) == (3,)
+    with pytest.raises(ConfigError, match=r"eval\.attempts"):
+        load_recipe(file, ["eval.attempts=true"])
+
+
 def test_null_gives_a_default_back(file: Path) -> None:
     file.write_text(TEXT + "limit = 5\n")
     assert load_recipe(file).problems.limit == 5

@@ -257,8 +257,8 @@ class Learner:
     # ------------------------------------------------------------------------------------------------------- state
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a resumed run needs: weights, critic, optimisers, counters. The reference is the initial model; it is kept
-        too, since the initial model may be gone or changed."""
+        """All that a resumed run needs: weights, critic, optimisers, counters. The reference is the model as reinforcement learning
+        found it; it is kept too, since nothing else holds it."""
         state: dict[str, Any] = {
             "model": self.policy.model.state_dict(),
             "version": self.policy.version,

@@ -27,7 +27,7 @@ _PANELS: tuple[tuple[str, str, tuple[str, ...], str, Unit], ...] = (
     ("length", "Length", ("tokens_per_attempt",), "tokens per attempt", "number"),
     ("missing", "Missing or cut answers", ("share_no_answer", "share_truncated"), "share of attempts", "percent"),
     ("entropy", "Entropy", ("entropy",), "nats per token", "number"),
-    ("kl", "KL to the initial model", ("kl_to_reference",), "nats per token", "number"),
+    ("kl", "KL to the model before reinforcement learning", ("kl_to_reference",), "nats per token", "number"),
     ("step_kl", "KL of an update", ("approx_kl",), "nats per token", "number"),
     ("seconds", "Time per step", ("seconds",), "seconds", "number"),
 )
