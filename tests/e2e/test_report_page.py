@@ -88,6 +88,17 @@ def test_values_under_the_pointer_and_the_arrow_keys(page: Any) -> None:
     assert tip.is_hidden()
 
 
+def test_a_finger_reads_values_that_stay_until_it_taps_elsewhere(chromium: Any, folder: Path) -> None:
+    with opened(chromium, folder / "report.html", size=PHONE, touch=True, wait_for="h1") as seen:
+        plot, tip = seen.page.locator("#chart-accuracy .plot").first, seen.page.locator("#tip")
+        plot.scroll_into_view_if_needed()
+        plot.tap(position={"x": 60, "y": 60})
+        assert tip.is_visible()
+        assert tip.inner_text().startswith("attempts allowed, k: 1")
+        seen.page.locator("#chart-accuracy h3").tap()
+        assert tip.is_hidden()
+
+
 def test_the_legend_switches_curves(page: Any) -> None:
     chart = page.page.locator("#chart-accuracy")
     button = chart.get_by_role("button", name="single: pass@k")

@@ -265,6 +265,15 @@ def test_search_reaches_questions_answers_and_attempts(view):
     assert page.evaluate("() => document.activeElement.id") == "list"
 
 
+def test_a_search_shows_what_it_finds(view):
+    """What is found in the attempts' texts alone, which are unpacked after the list was filtered."""
+    page = view.page
+    page.fill("#search", "KeyError: 'hint'")
+    page.wait_for_function("() => document.querySelector('#count').textContent.startsWith('1 of') && !document.querySelector('#count').textContent.includes('searching')")
+    page.wait_for_function("() => document.querySelector('.place').textContent.startsWith('1 of 1')")
+    assert page.locator("#list .row[aria-selected=true]").count() == 1
+
+
 # ------------------------------------------------------------------------------------------------------------------------ chat
 
 

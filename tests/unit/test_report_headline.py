@@ -52,10 +52,13 @@ def test_verdicts(changes, verdict, tone):
 
 
 def test_sentences_carry_the_figures_and_say_nulls_plainly():
-    change, drawn = _sentences(findings())
+    change, drawn, rival = _sentences(findings(rivals={"warm-up": iv(0.15), "single": iv(0.18)}))
     assert change == "With 5 attempts instead of 1, multi solves 70.0 % of the questions instead of 40.0 %: +30.0 points [+26.0, +34.0]."
     assert drawn == "Drawing 5 independent answers from the same model solves 50.0 %: the failed attempts bring +20.0 points [+16.0, +24.0]."
-    change, drawn = _sentences(findings(rise=iv(0.01), gain=iv(-0.01)))
+    assert rival == "Against 5 independent answers of the strongest rival, warm-up, the difference is +15.0 points [+11.0, +19.0]."
+    change, drawn, rival = _sentences(findings(rise=iv(0.01), gain=iv(-0.01), rivals={"single": iv(0.02)}))
+    assert rival.endswith("single, the difference is +2.0 points [-2.0, +6.0], which is not clearly different from 0.")
+    assert len(_sentences(findings(rivals={}))) == 2
     assert "+1.0 points [-3.0, +5.0], which is not clearly different from 0." in change
     assert "brings nothing that is clearly more, -1.0 points [-5.0, +3.0]" in drawn
     assert "solves 50.0 %, more than the dialogues do: -20.0 points" in _sentences(findings(gain=iv(-0.2)))[1]
@@ -100,7 +103,7 @@ def test_caveats_name_what_speaks_against_it(two_arms):
     assert "One training seed" in text
     assert "keeps" not in text  # 30 % of the rise: not the first thing to say
     alone = make_headline(Evidence(read_arms(two_arms[1:])))
-    assert "60 problems, one training seed" in alone.basis
+    assert "60 problems of one, one training seed" in alone.basis
 
 
 def test_the_best_possible_sampler_is_no_rival_model(tmp_path):

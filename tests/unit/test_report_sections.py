@@ -108,7 +108,7 @@ def test_attempts_tokens_and_power(arms):
     assert "lowest and the highest" in table.notes[0]
     assert [c.name for c in found["attempts"].charts] == ["success", "repeats", "missing"]  # nothing was cut: no figure of it
     assert found["tokens"].tables[0].rows[1][:5] == ("one", "multi", "2", "20", "5")
-    assert "one: 200 problems show a rise of 9.9 points or more; 3 points would need 2,181, 5 points 785. They show a gain of 5.0 points or more; 3 points would need 546, 5 points 197." in found["power"].text
+    assert "one: 200 problems and one seed can show a rise of 9.9 points or more (3 points take 2,181 problems, 5 points 785) and a gain of 5.0 points or more (3 points take 546 problems, 5 points 197)." in found["power"].text
 
 
 def test_brackets_that_are_no_intervals_say_so(arms):

@@ -12,7 +12,7 @@ from mulligan.config import dump_recipe
 from mulligan.errors import ConfigError
 from mulligan.evaluation.arms import Arm, Key
 from mulligan.evaluation.compare import MIN_SEEDS, Floats, Weighting, differences, means
-from mulligan.evaluation.faults import SMALL_SET
+from mulligan.evaluation.faults import FEW, SMALL_SET
 from mulligan.evaluation.intervals import Interval
 
 Measure = tuple[tuple[str, float], ...]
@@ -179,12 +179,12 @@ def aligned(
 
 def comparison_warnings(arms: Sequence[Arm]) -> list[str]:
     """What makes a comparison of these arms weaker than it looks, one sentence each."""
-    found = [*_set_warnings(arms), *_protocol_warnings(arms)]
+    found = _protocol_warnings(arms)
     if few := [f"{arm.label} ({len(arm.members)})" for arm in arms if len(arm.members) < MIN_SEEDS]:
         found.append(
             f"fewer than {MIN_SEEDS} seeds: {', '.join(few)}; intervals over so few seeds are too narrow, and over one seed they say nothing of another training run"
         )
-    return found
+    return [*found, *_set_warnings(arms)]
 
 
 def _set_warnings(arms: Sequence[Arm]) -> list[str]:
@@ -209,7 +209,7 @@ def _set_warnings(arms: Sequence[Arm]) -> list[str]:
             listed = ", ".join(f"{label} {size:,}" for label, size in sizes.items())
             found.append(f"{name}: the arms saw different problems ({listed}; {shared:,} in common): mulligan compare is on these alone, a report's differences on those that both arms saw")
         if 0 < shared < SMALL_SET:
-            found.append(f"{name}: {shared} problems are few, and only large differences can be seen on them; use {SMALL_SET} or more")
+            found.append(f"{name}: {shared} {FEW}, and only large differences can be seen on them; use {SMALL_SET} or more")
     return found
 
 

@@ -13,6 +13,9 @@ from mulligan.types import Rollout
 SMALL_SET = 100
 """Problem sets below this size get a warning: their intervals are about 20 points wide."""
 
+FEW = "problems are few"
+"""What every warning of that kind says."""
+
 
 def count_faults(plays: Sequence[Play]) -> dict[str, dict[str, int]]:
     """Dialogues that are `ungradable`, broke (`errors`) or were `starved`: by budget (normal dialogues), by control, and over all samples."""
@@ -42,7 +45,7 @@ def size_warnings(name: str, accuracy: Mapping[int, Interval], power: Power | No
     basis = "by the spread measured here" if power else "if a quarter of them ends differently"
     needed = ", ".join(f"{points} points take {problems_needed(deviation, points / 100):,} problems" for points in POINTS)
     return [
-        f"{name}: {interval.n} problems are few: the 95 % interval at k = {widest} is {100 * interval.width:.0f} points wide; with 80 % power they show "
+        f"{name}: {interval.n} {FEW}: the 95 % interval at k = {widest} is {100 * interval.width:.0f} points wide; with 80 % power they show "
         f"paired differences from {100 * detectable:.0f} points on ({basis}): {needed}; use {SMALL_SET} problems or more"
     ]
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from mulligan.report.names import short_names
 from mulligan.report.words import Words
 
 CHUNK = 64
@@ -69,7 +70,7 @@ def dialogue_index(rows: Sequence[Row]) -> dict[str, Any]:
         }
         for name, value in values.items():
             columns[name].append(value)
-    return {"problems": shown, "sets": sets.names, "stages": stages.names, "columns": columns, "advantage_scale": advantage_scale(rows)}
+    return {"problems": shown, "sets": sets.names, "set_names": list(short_names(sets.names).values()), "stages": stages.names, "columns": columns, "advantage_scale": advantage_scale(rows)}
 
 
 def advantage_scale(rows: Sequence[Row]) -> float | None:

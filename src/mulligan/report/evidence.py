@@ -412,6 +412,11 @@ def _hulls(seeds: Sequence[ByK]) -> ByK:
     return {k: Interval(sum(s[k].mean for s in seeds) / len(seeds), min(s[k].low for s in seeds), max(s[k].high for s in seeds), seeds[0][k].n) for k in shared}
 
 
+def strongest(rivals: Mapping[str, Interval]) -> str | None:
+    """The label of the rival over whose pass@k least is gained; None without rivals."""
+    return min(rivals, key=lambda label: rivals[label].mean, default=None)
+
+
 def over_tables(found: Sequence[Mapping[str, Any] | None]) -> Interval | None:
     """`over_seeds` of intervals as they stand in eval.json; those without a mean take no part."""
     return over_seeds([Interval.from_json(table) for table in found if table and table.get("mean") is not None])

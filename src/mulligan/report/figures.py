@@ -149,7 +149,7 @@ def _scale(axis: Any, panel: Panel) -> None:
         axis.axhline(0, color=GREY, lw=1.0, zorder=1)
     if panel.trained is not None and ticks[0] <= panel.trained < ticks[-1]:
         axis.axvline(panel.trained + 0.5, color=GREY, lw=0.8, ls=(0, (3, 3)), zorder=0)
-        axis.annotate("beyond training", (panel.trained + 0.5, 0), (4, 3), xycoords=("data", "axes fraction"), textcoords="offset points", va="bottom", fontsize=8, color="#555555")
+        axis.annotate("beyond training", (panel.trained + 0.5, 1), (3, 1), xycoords=("data", "axes fraction"), textcoords="offset points", va="bottom", annotation_clip=False, fontsize=8, color="#555555")
 
 
 def _draw_measured(axis: Any, curve: Curve, index: int, unit: str) -> None:

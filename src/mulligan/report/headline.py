@@ -14,7 +14,7 @@ from mulligan.evaluation.arms import Arm
 from mulligan.evaluation.compare import MIN_SEEDS
 from mulligan.evaluation.comparison import ACCURACY, GAIN, OVER_ALL, PASS
 from mulligan.evaluation.faults import SMALL_SET
-from mulligan.report.evidence import BEST_SAMPLER, Evidence
+from mulligan.report.evidence import BEST_SAMPLER, Evidence, strongest
 from mulligan.report.tables import percent, points
 
 Tone = Literal["yes", "partly", "no", "open"]
@@ -175,12 +175,17 @@ def _sentences(found: Findings) -> list[str]:
         else:
             said = ": the failed attempts bring" if found.gain.mean > 0 else ", more than the dialogues do:"
             sentences.append(f"{drawn}{said} {points_of(found.gain)}.")
+    if (rival := strongest(found.rivals)) is not None:
+        difference = found.rivals[rival]
+        unclear = ", which is not clearly different from 0" if _sign(difference) is None else ""
+        sentences.append(f"Against {found.k} independent answers of the strongest rival, {rival}, the difference is {points_of(difference)}{unclear}.")
     return sentences
 
 
 def _basis(evidence: Evidence, found: Findings) -> str:
     seeds = len(evidence.head.members)
-    over = f"{found.last.n:,} problems" + (f" of {len(evidence.over_all)} sets" if found.place in OVER_ALL else "")
+    of = f"{len(evidence.over_all)} sets" if found.place in OVER_ALL else found.place
+    over = f"{found.last.n:,} problems of {of}"
     resampled = f"{seeds} seeds × {over}" if seeds > 1 else f"{over}, one training seed"
     return f"In brackets: 95 % intervals over {resampled}."
 
@@ -220,8 +225,9 @@ def _tiles(found: Findings) -> list[Tile]:
     if found.passed:
         tiles.append(_tile(f"{found.k} independent draws", found.passed, f"pass@{found.k}, same model"))
     if found.gain:
-        value, _, rest = points(found.gain).partition(" [")
-        tiles.append(Tile("points gained over drawing again", value, "[" + rest, "includes 0" if _sign(found.gain) is None else ""))
+        tiles.append(_points_tile("points over drawing again, same model", found.gain))
+    if (rival := strongest(found.rivals)) is not None:
+        tiles.append(_points_tile("points over the strongest rival's draws", found.rivals[rival], rival))
     if found.kept:
         tiles.append(_tile("of the rise kept without sight of the failures", found.kept))
     return tiles
@@ -230,6 +236,11 @@ def _tiles(found: Findings) -> list[Tile]:
 def _tile(label: str, value: Interval, note: str = "") -> Tile:
     shown, _, rest = percent(value).partition(" [")
     return Tile(label, f"{shown} %", "[" + rest, note)
+
+
+def _points_tile(label: str, value: Interval, note: str = "") -> Tile:
+    shown, _, rest = points(value).partition(" [")
+    return Tile(label, shown, "[" + rest, "; ".join(filter(None, (note, "includes 0" if _sign(value) is None else ""))))
 
 
 def _unevaluated(arm: Arm) -> Headline:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,14 @@ from typing import Any
 from mulligan import __version__
 from mulligan.evaluation.arms import Arm
 from mulligan.evaluation.comparison import comparison_warnings
+from mulligan.evaluation.faults import FEW
+from mulligan.report.chart import Chart
 from mulligan.report.evidence import Evidence
 from mulligan.report.headline import Headline, make_headline
+from mulligan.report.names import short_names, shortened
 from mulligan.report.page import asset, build_page
 from mulligan.report.sections import Section, evaluation_sections
+from mulligan.report.tables import TextTable
 from mulligan.report.training import training_sections
 from mulligan.transcripts import written_whole
 
@@ -46,19 +50,53 @@ def write_report(
     from mulligan.report.figures import write_chart
 
     evidence = Evidence(arms, baseline)
-    report = Report(evidence, make_headline(evidence), evaluation_sections(evidence), training_sections(evidence))
+    report = Report(evidence, make_headline(evidence), *_sections(evidence))
     sections = [*report.evaluation, *report.training]
     name = title or " and ".join(arm.label for arm in arms[:3]) + (f" and {len(arms) - 3} more" if len(arms) > 3 else "")
     few = sections
     if drawn is not None:
-        evidence_of_few = Evidence(drawn, baseline)
-        few = [*evaluation_sections(evidence_of_few), *training_sections(evidence_of_few)]
+        few = [section for part in _sections(Evidence(drawn, baseline)) for section in part]
     for section in few:
         for chart in section.charts:
             write_chart(chart, files)
     with written_whole(out, "the report") as temporary:
         temporary.write_text(build_report(evidence, report.headline, sections, name, files.name), encoding="utf-8")
     return report
+
+
+def _sections(evidence: Evidence) -> tuple[list[Section], list[Section]]:
+    """Those on evaluations, and those on training."""
+    names = short_names(evidence.sets)
+    training = [renamed(section, names) if section.id == "progress" else section for section in training_sections(evidence)]
+    return named(evaluation_sections(evidence), names), training
+
+
+def named(sections: Sequence[Section], names: Mapping[str, str]) -> list[Section]:
+    """Sections in which problem sets stand by these names; where they are not the sources themselves, the first has a table of them.
+
+    A column of problems that says the same in every row is left out of a table, which has it in its title.
+    """
+    told = [renamed(section, names) for section in sections]
+    if told and any(short != source for source, short in names.items()):
+        table = TextTable("Problem sets", ("name", "source"), tuple((short, source) for source, short in names.items()), labels=2)
+        told[0] = replace(told[0], tables=(*told[0].tables, table))
+    return told
+
+
+def renamed(section: Section, names: Mapping[str, str]) -> Section:
+    """One section, without the table of names."""
+
+    def table(one: TextTable) -> TextTable:
+        rows = tuple(tuple(shortened(cell, names) for cell in row) for row in one.rows)
+        if one.headers[0] == "problems" and len({row[0] for row in rows}) == 1:
+            return replace(one, title=f"{one.title} ({rows[0][0]})", headers=one.headers[1:], rows=tuple(row[1:] for row in rows), labels=one.labels - 1)
+        return replace(one, rows=rows)
+
+    def chart(one: Chart) -> Chart:
+        return replace(one, panels=[replace(panel, title=shortened(panel.title, names)) for panel in one.panels])
+
+    text = tuple(shortened(one, names) for one in section.text)
+    return replace(section, text=text, charts=tuple(map(chart, section.charts)), tables=tuple(map(table, section.tables)))
 
 
 def build_report(evidence: Evidence, headline: Headline, sections: Sequence[Section], title: str, files: str) -> str:
@@ -86,10 +124,14 @@ def _warnings(evidence: Evidence) -> list[str]:
     arms = [arm for arm in evidence.evaluated if arm.has_values]
     found = comparison_warnings(arms) if arms else []
     found += [f"{arm.label}: no values.parquet, so that it cannot be paired with others: mulligan eval with this version" for arm in evidence.evaluated if not arm.has_values]
+    counted = {name for name in evidence.sets if any(text.startswith(f"{name}: ") and FEW in text for text in found)}
     said: dict[str, dict[str, None]] = {}
     for arm in evidence.evaluated:
         for member in arm.members:
-            for text in (text for figures in member.problem_sets.values() for text in figures.get("warnings") or ()):
-                said.setdefault(text, {})[arm.label] = None
+            for name, figures in member.problem_sets.items():
+                for text in figures.get("warnings") or ():
+                    if name not in counted or FEW not in text:  # each evaluation has its own figures for it; the power section has the arms'
+                        said.setdefault(text, {})[arm.label] = None
     found += [f"{', '.join(labels)}: {text}" for text, labels in said.items()]
-    return list(dict.fromkeys(found))
+    names = short_names(evidence.sets)
+    return [shortened(text, names) for text in dict.fromkeys(found)]

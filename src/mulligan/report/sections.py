@@ -10,11 +10,14 @@ from mulligan.evaluation import Interval
 from mulligan.evaluation.arms import Arm
 from mulligan.evaluation.comparison import ACCURACY, GAIN, OVER_ALL, PASS, TOKENS, Measure
 from mulligan.report.chart import Chart, Curve, Panel
-from mulligan.report.evidence import Evidence
-from mulligan.report.tables import NOTHING, TextTable, number, percent, plain, points
+from mulligan.report.evidence import BEST_SAMPLER, Evidence, strongest
+from mulligan.report.tables import NOTHING, TextTable, number, percent, plain, points, tenths
 
 MANY_ARMS = 3
-"""With more arms than this, the page shows pass@k of the head arm and the baseline only, until asked for the others."""
+"""With more arms than this, the page shows pass@k of the head arm, the baseline and the strongest rival only, until asked for the others."""
+
+BLACK = 6
+"""The number of the colour for what is no model."""
 
 CONTROLS = {
     "history_blind": "sees no earlier attempt",
@@ -22,6 +25,8 @@ CONTROLS = {
     "random_verdict": "random verdicts",
     "other_history": "sees another problem's attempts",
 }
+_CONTROL_COLOURS = (1, 2, 3, 5)
+"""Of the controls in this order; the normal dialogues have 0, and 4 is a blue as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +89,7 @@ def accuracy_section(evidence: Evidence) -> Section | None:
 
 def _accuracy_panel(evidence: Evidence, place: str) -> Panel:
     curves = []
-    shown = evidence.arms if len(evidence.arms) <= MANY_ARMS else [a for a in (evidence.head, evidence.baseline) if a]
+    shown = evidence.arms if len(evidence.arms) <= MANY_ARMS else _compared(evidence, place)
     for arm in evidence.arms:
         colour = evidence.colours[arm.label]
         if accuracy := evidence.values(arm, ACCURACY, place):
@@ -96,6 +101,13 @@ def _accuracy_panel(evidence: Evidence, place: str) -> Panel:
     return Panel(place, curves, trained=evidence.head.trained_attempts)
 
 
+def _compared(evidence: Evidence, place: str) -> list[Arm]:
+    """The arms whose pass@k speaks of the head arm: its own, the baseline's and the strongest rival's."""
+    k = evidence.head.trained_attempts or max(evidence.values(evidence.head, ACCURACY, place), default=1)
+    rival = strongest({label: by_k[k] for label, by_k in evidence.rivals(evidence.head, place).items() if k in by_k and label != BEST_SAMPLER})
+    return [arm for arm in evidence.arms if arm in (evidence.head, evidence.baseline) or arm.label == rival]
+
+
 def _headroom(evidence: Evidence) -> list[str]:
     """How much of the way to the best possible the head arm goes, where that is known."""
     arm, place = evidence.head, evidence.main
@@ -105,7 +117,7 @@ def _headroom(evidence: Evidence) -> list[str]:
     k = trained if trained in accuracy else max(accuracy, default=0)
     if k not in best:
         return []
-    return [f"With {k} attempts the best possible on {place} is {100 * best[k].mean:.1f} %; {arm.label} reaches {percent(accuracy[k])} %."]
+    return [f"With {k} attempts the best possible is {100 * best[k].mean:.1f} % ({place}); {arm.label} reaches {percent(accuracy[k])} %."]
 
 
 # ------------------------------------------------------------------------------------------------------------------- gain
@@ -129,9 +141,9 @@ def gain_section(evidence: Evidence) -> Section | None:
         curves = [Curve(f"− pass@k of {head} itself", own[against][head], of=head, colour=evidence.colours[head])] if head in own[against] else []
         free = max(evidence.colours.values()) + 1
         for i, (label, by_k) in enumerate(rivals[against].items()):
-            curves.append(Curve(f"− pass@k of {label}", by_k, of=label, colour=evidence.colours.get(label, free + i)))
+            curves.append(Curve(f"− pass@k of {label}", by_k, of=label, colour=BLACK if label == BEST_SAMPLER else evidence.colours.get(label, free + i)))
         panels.append(_points_panel(f"{against}: {head} − each rival's pass@k", curves, evidence))
-    caption = "Above 0: more than k independent samples give. An interval that includes 0 shows no difference. Each pass@k is at the temperature chosen for it, on other problems."
+    caption = "Above 0: more than k independent samples give. An interval that includes 0 does not show a difference. Each pass@k is at the temperature chosen for it, on other problems."
     text = (
         "A model that gets k attempts can gain by drawing again, without learning anything from its failures. The gain is what is left after taking that away, paired over problems.",
         "Training sharpens a model and so lowers its own pass@k; the fairer rivals are models that were not sharpened.",
@@ -186,10 +198,10 @@ def difference_section(evidence: Evidence) -> Section | None:
     for place in dict.fromkeys(place for place, _, _ in found["accuracy"]):
         curves = [Curve(label, by_k, colour=evidence.colours[label]) for p, label, by_k in found["accuracy"] if p == place]
         panels.append(_points_panel(place, curves, evidence))
-    chart = Chart("difference", f"Accuracy − {baseline.label}'s, with as many attempts", panels, "Paired over problems. An interval that includes 0 shows no difference.")
+    chart = Chart("difference", f"Accuracy − {baseline.label}'s, with as many attempts", panels, "Paired over problems. An interval that includes 0 does not show a difference.")
     tables = [by_k_table(f"accuracy − {baseline.label}'s, in points", ("problems", "arm"), found["accuracy"], points)]
     if found["tokens"]:
-        tables.append(by_k_table(f"tokens sampled per problem − {baseline.label}'s", ("problems", "arm"), found["tokens"], number))
+        tables.append(by_k_table(f"tokens sampled per problem − {baseline.label}'s", ("problems", "arm"), found["tokens"], tenths))
     return Section("difference", title, (), (chart,), tuple(tables))
 
 
@@ -211,7 +223,7 @@ def controls_section(evidence: Evidence) -> Section | None:
         if not controls:
             continue
         curves = [Curve("normal", evidence.values(arm, ACCURACY, place), colour=0)]
-        curves += [Curve(_control(c), evidence.control_accuracy(arm, place, c), colour=1 + (names.index(c) if c in names else len(names))) for c in controls]
+        curves += [Curve(_control(c), evidence.control_accuracy(arm, place, c), colour=_CONTROL_COLOURS[names.index(c)] if c in names else BLACK) for c in controls]
         panels.append(Panel(f"{arm.label}, {place}", [c for c in curves if c.points], trained=arm.trained_attempts))
         for where in evidence.places:
             rows += [_control_row(evidence, arm, where, c) for c in evidence.controls(arm, where)]
@@ -226,7 +238,7 @@ def controls_section(evidence: Evidence) -> Section | None:
 
 def _control_row(evidence: Evidence, arm: Arm, place: str, control: str) -> tuple[str, ...]:
     accuracy, difference = evidence.control_accuracy(arm, place, control), evidence.control_difference(arm, place, control)
-    trained = arm.trained_attempts
+    trained = evidence.head.trained_attempts  # of all arms the same, so that their rows can be compared
     k = trained if trained in accuracy and trained != 1 else max(accuracy, default=0)
     cells = (str(k), percent(accuracy.get(k)), points(difference.get(k)), percent(evidence.kept(arm, place, control, k)) if k else NOTHING)
     return (place, arm.label, _control(control), *cells)
@@ -326,7 +338,7 @@ def _attempts_row(evidence: Evidence, arm: Arm, place: str) -> tuple[str, ...] |
     rates = [percent(evidence.overall_rate(arm, place, key)) for key in ("repeat_rate", "no_answer", "truncated")]
     per_solved = evidence.tokens_per_solved(arm, place).get(k)
     solved = number(per_solved) if per_solved else _plain(_mean([t.get(str(k)) for t in evidence.table(arm, place, "tokens_per_solved")]))
-    return (place, arm.label, str(k), number(used[k]), *rates, number(evidence.values(arm, TOKENS, place).get(k)), solved)
+    return (place, arm.label, str(k), number(used[k]), *rates, tenths(evidence.values(arm, TOKENS, place).get(k)), solved)
 
 
 # ------------------------------------------------------------------------------------------------------------------ power
@@ -347,13 +359,14 @@ def power_section(evidence: Evidence) -> Section | None:
                 cells = (_plain(problems), _plain(needed["3"]), _plain(needed["5"]), NOTHING if detectable is None else f"{100 * detectable:.1f}")
                 rows.append((place, arm.label, what, *cells))
                 if arm is evidence.head and detectable is not None and problems:
-                    said.append(f"a {what} of {100 * detectable:.1f} points or more; 3 points would need {_plain(needed['3'])}, 5 points {_plain(needed['5'])}")
+                    said.append(f"a {what} of {100 * detectable:.1f} points or more (3 points take {_plain(needed['3'])} problems, 5 points {_plain(needed['5'])})")
         if said:
-            text.append(f"{place}: {evidence.head.members[0].problem_sets[place]['problems']:,} problems show {'. They show '.join(said)}.")
+            text.append(f"{place}: {evidence.head.members[0].problem_sets[place]['problems']:,} problems and one seed can show {' and '.join(said)}.")
     if not rows:
         return None
-    headers = ("problems", "arm", "of", "number", "needed for 3 points", "needed for 5 points", "smallest seen, points")
-    note = "Rise: from 1 to K attempts. Gain: accuracy with K attempts − its own pass@K. Paired over problems of one seed: seen in 80 % of the cases at the 5 % level, two-sided. A seed in which it is the same for every problem says nothing, and is left out."
+    text.append("Where hardly a problem differs from the others, an interval reaches out to the share of unlike problems that a set of this size can miss (Wilson's bound).")
+    headers = ("problems", "arm", "of", "number", "needed for 3 points", "needed for 5 points", "smallest that can be shown, points")
+    note = "Rise: from 1 to K attempts. Gain: accuracy with K attempts − its own pass@K. Paired over problems of one seed: shown in 80 % of the cases at the 5 % level, two-sided. A seed in which it is the same for every problem says nothing, and is left out."
     return Section("power", "What these problem sets can show", tuple(text), (), (TextTable("Power", headers, tuple(rows), (note,), labels=3),))
 
 

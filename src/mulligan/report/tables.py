@@ -202,6 +202,14 @@ def number(interval: Interval | None) -> str:
     return f"{plain(interval.mean)} [{plain(interval.low)}, {plain(interval.high)}]"
 
 
+def tenths(interval: Interval | None) -> str:
+    """`1,234.5 [1,200.0, 1,270.2]`, for what is counted."""
+    if interval is None:
+        return NOTHING
+    mean, low, high = (f"{value:,.1f}".replace("-0.0", "0.0") if abs(value) < 0.05 else f"{value:,.1f}" for value in (interval.mean, interval.low, interval.high))
+    return f"{mean} [{low}, {high}]"
+
+
 def plain(value: float) -> str:
     """A number without needless digits: `1,234`, `12.3`, `0.0123`; what rounding left of nothing is `0`."""
     if math.isinf(value):

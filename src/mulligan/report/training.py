@@ -168,7 +168,8 @@ def _run_facts(run: RunFolder, manifest: Mapping[str, Any]) -> tuple[str, ...]:
     seconds = round(sum(line["seconds"] for line in lines if isinstance(line.get("seconds"), (int, float))))
     git = manifest.get("git") or {}
     commit = f"{git['commit'][:10]}{' (changed)' if git.get('dirty') else ''}" if git.get("commit") else NOTHING
-    resumed = f", resumed {len(manifest['resumed'])} times" if manifest.get("resumed") else ""
+    times = len(manifest.get("resumed") or ())
+    resumed = f", resumed {'once' if times == 1 else f'{times} times'}" if times else ""
     return (f"{len(trained):,}", NOTHING if tokens is None else f"{tokens:,}", str(timedelta(seconds=seconds)), commit, f"{manifest.get('created', NOTHING)[:16]}{resumed}")
 
 

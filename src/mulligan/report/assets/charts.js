@@ -2,7 +2,7 @@
 // and a table of the same figures. Colours come from the style alone (class s0, s1, ...), so that they follow light, dark and print.
 const Charts = (() => {
   const { el, svg } = Page;
-  const W = 380, H = 256, LEFT = 46, RIGHT = 14, TOP = 12, BOTTOM = 40;
+  const W = 380, H = 260, LEFT = 46, RIGHT = 14, TOP = 16, BOTTOM = 40;
   const COLOURS = 7, MARKERS = 7;
 
   const colourOf = (curve) => (curve.kind === "bound" ? `bound d${curve.style % 4}` : `s${curve.style % COLOURS}`);
@@ -95,7 +95,7 @@ const Charts = (() => {
       const x = s.x(panel.trained + 0.5);
       parts.push(svg("rect", { class: "beyond", x: x.toFixed(1), y: TOP, width: (W - RIGHT - x).toFixed(1), height: H - TOP - BOTTOM }));
       parts.push(svg("line", { class: "edge", x1: x.toFixed(1), x2: x.toFixed(1), y1: TOP, y2: H - BOTTOM }));
-      parts.push(svg("text", { class: "note", x: (W - RIGHT - 3).toFixed(1), y: H - BOTTOM - 5, "text-anchor": "end" }, "beyond training"));
+      parts.push(svg("text", { class: "note", x: (x + 3).toFixed(1), y: TOP - 3 }, "beyond training"));
     }
     return parts;
   }
@@ -176,7 +176,8 @@ const Charts = (() => {
     };
     root.addEventListener("pointermove", nearest);
     root.addEventListener("pointerdown", nearest);
-    root.addEventListener("pointerleave", () => hideTip(root));
+    root.addEventListener("pointerleave", (event) => { if (event.pointerType === "mouse") hideTip(root); }); // a finger leaves when it is lifted
+    document.addEventListener("pointerdown", (event) => { if (!root.contains(event.target) && root.querySelector(".cursor").getAttribute("d")) hideTip(root); });
     root.addEventListener("focus", () => { if (root.matches(":focus-visible")) show(index < 0 ? s.xs.length - 1 : index); });
     root.addEventListener("blur", () => hideTip(root));
     root.addEventListener("keydown", (event) => {
@@ -207,11 +208,13 @@ const Charts = (() => {
   /** A table as Python gave it: {title, headers, rows, notes, labels}. The interval of a cell stands back. */
   function table(data) {
     const cell = (text, j) => {
-      const parts = j >= data.labels ? /^(.*?) (\[.*\])$/.exec(text) : null;
+      if (j < data.labels) return text.split(/(?<=[?&+/@])(?=\S)/).flatMap((part, i) => (i ? [el("wbr"), part] : [part])); // a source has no spaces to break at
+      const parts = /^(.*?) (\[.*\])$/.exec(text);
       return parts ? [parts[1], " ", el("span", { class: "interval" }, parts[2])] : [text];
     };
     const body = data.rows.map((row) => el("tr", {}, ...row.map((text, j) => el(j === 0 ? "th" : "td", { class: j < data.labels ? "label" : "figure", scope: j === 0 ? "row" : null }, ...cell(text, j)))));
-    return el("div", { class: "table" },
+    const many = data.headers.length - data.labels > 5; // intervals below their values, where they would not fit beside them
+    return el("div", { class: many ? "table many" : "table" },
       el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": data.title },
         el("table", {}, el("caption", {}, data.title),
           el("thead", {}, el("tr", {}, ...data.headers.map((text, j) => el("th", { scope: "col", class: j < data.labels ? "label" : "figure" }, text)))),

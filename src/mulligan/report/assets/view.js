@@ -10,8 +10,13 @@ function change(filters) {
   const text = state.q;
   Object.assign(state, filters);
   $("list").scrollTop = 0;
-  if (state.q !== text) searchTexts().catch(fail);
+  if (state.q !== text) searchTexts().then(showListed).catch(fail);
   refreshList();
+  showListed();
+}
+
+/** Where the list stands beside the dialogue, one of the list is shown. */
+function showListed() {
   if (wide.matches && shown.length && !placeOf.has(state.d)) state.d = shown[0];
   scrollToSelected();
   drawRows(true);

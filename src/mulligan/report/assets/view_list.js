@@ -4,7 +4,7 @@ const FACETS = [
   { name: "outcome", title: "Outcome", values: () => Object.keys(OUTCOMES), of: (i) => C.outcome[i], label: (v) => `${OUTCOMES[v].symbol} ${OUTCOMES[v].name}`, hint: (v) => OUTCOMES[v].what },
   { name: "used", title: "Attempts used", values: () => distinct(C.used), of: (i) => String(C.used[i]), label: (v) => v },
   { name: "stage", title: "Stage", values: () => DATA.stages, of: (i) => DATA.stages[C.stage[i]], label: stageName },
-  { name: "set", title: "Problem set", values: () => DATA.sets, of: (i) => DATA.sets[C.set[i]], label: (v) => v || "(unnamed)" },
+  { name: "set", title: "Problem set", values: () => DATA.sets, of: (i) => DATA.sets[C.set[i]], label: (v) => DATA.set_names[DATA.sets.indexOf(v)] || "(unnamed)", hint: (v) => v },
   { name: "k", title: "Attempts allowed", values: () => distinct(C.k), of: (i) => String(C.k[i]), label: (v) => v },
 ];
 const distinct = (column) => [...new Set(column)].sort((a, b) => a - b).map(String);
