@@ -28,7 +28,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mulligan.config import Recipe, load_recipe
 from mulligan.display import Display
-from mulligan.errors import RunError
+from mulligan.errors import ConfigError, RunError
+from mulligan.evaluation.results import read_evaluation, settings_of
+from mulligan.evaluation.values import EVAL_JSON
 from mulligan.runlog import RunFolder, is_trained
 from mulligan.types import Rollout
 
@@ -110,6 +112,27 @@ def require_same_training(job: Job) -> None:
     """Raises ConfigError if the run in the job's folder was trained with other settings; where the model lies that it began from may differ."""
     if RunFolder.holds_run(job.folder):
         RunFolder.open(job.folder).require_same(job.load_training(), but=("model.path",))
+
+
+def require_same_evaluation(job: Job) -> None:
+    """Raises ConfigError if the evaluation in the job's folder was played, graded or drawn otherwise than the job says. Those of earlier versions say
+    nothing of it."""
+    played, wanted = read_evaluation(job.folder).get("settings") or {}, settings_of(job.load())
+    unlike = [
+        f"{section}.{key}: {value!r} there, {wanted[section][key]!r} now"
+        for section, values in played.items() for key, value in values.items()
+        if key in wanted.get(section, {}) and _plain(value) != _plain(wanted[section][key]) and f"{section}.{key}" not in _OF_NO_WEIGHT
+    ]  # fmt: skip
+    if unlike:
+        raise ConfigError(f"{job.folder} was evaluated with other settings ({'; '.join(unlike[:3])}): remove {job.folder / EVAL_JSON} to evaluate again, or choose another --out")
+
+
+_OF_NO_WEIGHT = ("grader.workers", "grader.deadline", "grader.max_failure_rate")
+
+
+def _plain(value: Any) -> Any:
+    """As it is after JSON."""
+    return json.loads(json.dumps(value))
 
 
 def evaluate_job(job: Job, report: Report) -> None:

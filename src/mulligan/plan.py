@@ -6,14 +6,14 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 from mulligan.chat import Chat
 from mulligan.config import EvalConfig, Recipe
 from mulligan.errors import ConfigError, ContextOverflow, DataError, MulliganError
-from mulligan.evaluation import Evaluation, Rival, control_faults, evaluate, parse_attempts, write_evaluation
+from mulligan.evaluation import Evaluation, Rival, control_faults, evaluate, parse_attempts, settings_of, write_evaluation
 from mulligan.grading import Grader, make_grader
 from mulligan.learning.logits import most_logits
 from mulligan.model import autocast_of, check_int8, context_and_parameters, load_tokenizer, resolve_device
@@ -49,11 +49,7 @@ class Plan:
     def remarks(self) -> list[str]:
         """What a careful reader of the results would want to know about the problems."""
         found = [f"{s.source}: {s.unchecked} problems have no gold answer to check" for s in (self.train_set, *self.eval_sets) if s.unchecked]
-        trained = {(p.question, p.answer) for p in self.problems}
-        for chosen in self.eval_sets:
-            if shared := sum((p.question, p.answer) in trained for p in chosen.problems):
-                found.append(f"{chosen.source}: {shared} of {len(chosen.problems)} problems are trained on as well: not held out")
-        return found
+        return [*found, *(text for chosen in self.eval_sets if (text := not_held_out(chosen, self.problems)))]
 
     @property
     def data_hashes(self) -> dict[str, str]:
@@ -92,11 +88,20 @@ class Plan:
         recipe = self.recipe
         budgets = parse_attempts(recipe.eval_attempts)
         evaluations = [
-            evaluate_set(player, s, recipe.eval, budgets, seed=recipe.seed, trained_attempts=recipe.attempts.max_attempts, on_done=on_done)
+            evaluate_set(
+                player, s, recipe.eval, budgets, seed=recipe.seed, trained_attempts=recipe.attempts.max_attempts, trained_on=self.problems, on_done=on_done
+            )
             for s in self.eval_sets
-        ]
-        write_evaluation(folder, evaluations, model=model)
+        ]  # fmt: skip
+        write_evaluation(folder, evaluations, model=model, settings=settings_of(recipe))
         return {f"{e.name}/accuracy@{k}": interval.mean for e in evaluations for k, interval in e.accuracy.items()}
+
+
+def not_held_out(chosen: ProblemSet, trained_on: Sequence[Problem]) -> str | None:
+    """What to say of a set to evaluate on that shares problems with training; None where it shares none."""
+    trained = {(p.question, p.answer) for p in trained_on}
+    shared = sum((p.question, p.answer) in trained for p in chosen.problems)
+    return f"{chosen.source}: {shared} of {len(chosen.problems)} problems are trained on as well: not held out" if shared else None
 
 
 def evaluate_set(
@@ -109,11 +114,13 @@ def evaluate_set(
     top_p: float = 1.0,
     one_pass: bool = False,
     trained_attempts: int | None = None,
+    trained_on: Sequence[Problem] = (),
     rivals: Sequence[Rival] = (),
     on_done: Callable[[Rollout], None] | None = None,
 ) -> Evaluation:
-    """Evaluate on one problem set with `budgets` attempts, beside the ceilings that its task has under the player's feedback."""
-    return evaluate(
+    """Evaluate on one problem set with `budgets` attempts, beside the ceilings that its task has under the player's feedback, and warn of problems of
+    it in `trained_on`."""
+    done = evaluate(
         player,
         problems,
         name=problems.source,
@@ -130,6 +137,8 @@ def evaluate_set(
         rivals=rivals,
         on_done=on_done,
     )
+    warning = not_held_out(problems, trained_on)
+    return replace(done, warnings=(*done.warnings, warning)) if warning else done
 
 
 def check_evaluation(recipe: Recipe) -> None:

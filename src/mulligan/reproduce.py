@@ -9,6 +9,8 @@ from __future__ import annotations
 import itertools
 import json
 import lzma
+import re
+import shutil
 import sys
 import tarfile
 import time
@@ -17,14 +19,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from rich.console import Console
 
 from mulligan.config import Section
 from mulligan.errors import ConfigError, RunError
-from mulligan.evaluation.results import EVAL_JSON
-from mulligan.evaluation.values import VALUES
-from mulligan.jobs import Job, OutOfTime, Task, evaluate_job, find_recipes, is_trained, require_same_training, run_tasks, train_job, worker_pool
+from mulligan.evaluation.values import EVAL_JSON, VALUES
+from mulligan.jobs import (
+    Job,
+    OutOfTime,
+    Task,
+    evaluate_job,
+    find_recipes,
+    is_trained,
+    require_same_evaluation,
+    require_same_training,
+    run_tasks,
+    train_job,
+    worker_pool,
+)
 from mulligan.runlog import MANIFEST, RECIPE
 
 WARM_UP = "warm-up"
@@ -58,6 +71,13 @@ class Experiment(Section):
     rivals: tuple[str, ...] = Field(default=(), description="arms whose pass@k the headline's accuracy is compared with, beside its own")
     drawn: tuple[str, ...] = Field(default=(), description="arms in the figures; empty: all")
     arms: dict[str, ExperimentArm]
+
+    @field_validator("arms")
+    @classmethod
+    def _names(cls, arms: dict[str, ExperimentArm]) -> dict[str, ExperimentArm]:
+        if faulty := [name for name in arms if not re.fullmatch(r"[\w.@+-]+", name) or name == WARM_UP]:
+            raise ValueError(f"{faulty[0]!r} is a folder's name and one of --arms: write it with letters, digits and . @ + - alone, and not {WARM_UP!r}")
+        return arms
 
     @model_validator(mode="after")
     def _known_arms(self) -> Experiment:
@@ -100,9 +120,12 @@ class ArmRun:
         return (self.evaluation.folder / EVAL_JSON).exists()
 
     def check(self) -> None:
-        """Raises ConfigError if what is finished was trained with other settings: it would pass for a seed of this experiment."""
-        if self.finished and self.training is not None:
+        """Raises ConfigError if what is finished was trained or evaluated with other settings: it would pass for a seed of this experiment."""
+        if not self.finished:
+            return
+        if self.training is not None:
             require_same_training(self.training)
+        require_same_evaluation(self.evaluation)
 
 
 def reproduce(
@@ -246,7 +269,7 @@ def _tasks(run: ArmRun, waiting: Mapping[Path, ArmRun]) -> tuple[Task | None, Ta
 
 def write_results(experiment: Experiment, name: str, runs: Sequence[ArmRun], out: Path) -> None:
     """NAME.md with its figures in NAME/ (as they stand in docs/results), results.json and report.html in `out`, of the runs that are finished."""
-    from mulligan.evaluation.arms import read_arms
+    from mulligan.evaluation.arms import Arm, read_member
     from mulligan.report.experiment import experiment_markdown, experiment_table
     from mulligan.report.html import write_report
 
@@ -254,10 +277,13 @@ def write_results(experiment: Experiment, name: str, runs: Sequence[ArmRun], out
     for run in runs:
         by_arm.setdefault(run.arm, []).append(run)
     order = [a for a in (experiment.headline, *experiment.rivals, *experiment.arms, WARM_UP) if a in by_arm]
-    arms = read_arms([f"{arm}={','.join(str(r.evaluation.folder) for r in by_arm[arm])}" for arm in dict.fromkeys(order)])
+    arms = [Arm(arm, tuple(read_member(run.evaluation.folder) for run in by_arm[arm])) for arm in dict.fromkeys(order)]
     rivals = [r for r in experiment.rivals if r in by_arm]
     drawn = [arm for arm in arms if arm.label in experiment.drawn]
-    report = write_report(arms, out / "report.html", out / name, baseline=rivals[0] if rivals else None, title=experiment.title, drawn=drawn or None)
+    shown = [arm.label for arm in drawn or arms]
+    report = write_report(
+        arms, out / "report.html", out / name, baseline=next((r for r in rivals if r in shown), None), title=experiment.title, drawn=drawn or None
+    )  # fmt: skip
     headline, table = report.headline, experiment_table(report.evidence, order[0], rivals)
     data = f"[{ARCHIVE}]({name}/{ARCHIVE}): `mulligan reproduce {name} --from {ARCHIVE}` makes this page of it, and runs what it lacks"
     facts = {"command": f"`mulligan reproduce {name}`"} | _facts(by_arm) | {"evaluations": data}
@@ -304,13 +330,22 @@ def unpack_evaluations(archive: Path, runs: Sequence[ArmRun], out: Path) -> None
             for folder, of_seed in by_folder.items():
                 # No other names of the archive are looked at.
                 places = {run: [(run.evaluation.folder / name).relative_to(out).as_posix() for name in PUBLISHED] for run in of_seed}
-                if folder.exists() or not all(names[0] in known for names in places.values()):
+                if not all(names[0] in known for names in places.values()):
                     continue
+                if folder.exists():
+                    if not all(run.finished for run in of_seed):
+                        print(f"{folder} is there already: nothing of it is taken from {archive}")
+                    continue
+                # Aside, and in place at once: half a seed would be gone on with as if it had been run here.
+                aside = folder.with_name(f".unpacking-{folder.name}")
+                shutil.rmtree(aside, ignore_errors=True)
                 for run, names in places.items():
-                    run.evaluation.folder.mkdir(parents=True)
-                    for name in reversed(names):  # eval.json last: it makes the run a finished one
+                    into = aside / run.evaluation.folder.name
+                    into.mkdir(parents=True)
+                    for name in names:
                         if name in known and (content := tar.extractfile(name)) is not None:
-                            (out / name).write_bytes(content.read())
+                            (into / Path(name).name).write_bytes(content.read())
+                aside.rename(folder)
     except (OSError, EOFError, tarfile.TarError, lzma.LZMAError) as error:
         raise ConfigError(f"--from {archive}: cannot be read as an archive of evaluations ({error}): name the {ARCHIVE} of an experiment's results") from error
 

@@ -188,6 +188,10 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
     }
 
 
+def as_utf8(text: str) -> str:
+    """Lone surrogates (from JSON escapes, or names of files in another encoding) are not UTF-8 and would make the whole file fail: they become question marks."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def _text(text: str | None) -> str | None:
-    """Lone surrogates (from JSON escapes) are not UTF-8 and would make the whole file fail: they become question marks."""
-    return None if text is None else text.encode("utf-8", "replace").decode("utf-8")
+    return None if text is None else as_utf8(text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -458,6 +459,37 @@ def test_eval_takes_from_the_recipe_what_no_option_says(finished: Path, tmp_path
     assert _eval_recipe("tiny:", path, None, ["eval.limit=7"], {"limit": 9}).eval.limit == 9
     with pytest.raises(ConfigError, match="eval"):
         _eval_recipe("tiny:", path, None, ["eval=7"], {"limit": 9})
+
+
+def test_eval_is_written_before_it_is_shown(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A reader that is gone (`| head`) takes nothing of what was played."""
+
+    def gone(*_: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("rich.console.Console.print", gone)
+    main(["eval", str(finished), "--attempts", "1", "--samples", "0", "--out", str(tmp_path / "out")])
+    assert (tmp_path / "out" / "eval.json").is_file()
+
+
+def test_eval_says_what_it_evaluated_by_which_settings_and_what_was_trained_on(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    arguments = ["eval", str(finished), "--attempts", "1", "--samples", "0"]
+    assert main([*arguments, "--out", str(tmp_path / "a"), "protocol.feedback=no {n}"]) == 0
+    table = json.loads((tmp_path / "a" / "eval.json").read_text())
+    assert (table["model"], table["settings"]["protocol"]["feedback"]) == (str(finished), "no {n}")
+    assert "4 of 4 problems are trained on as well: not held out" in " ".join(capsys.readouterr().out.split())
+    other = tmp_path / "other"
+    shutil.copytree(finished / "model", other)
+    assert main([*arguments, "--out", str(tmp_path / "b"), f"model.path={other}"]) == 0
+    assert json.loads((tmp_path / "b" / "eval.json").read_text())["model"] == str(other)
+
+
+def test_eval_refuses_a_folder_that_it_cannot_write_and_a_seed_among_the_settings(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "file").write_text("")
+    assert main(["eval", str(finished), "--out", str(tmp_path / "file")]) != 0
+    assert "no folder that can be written to" in capsys.readouterr().err
+    assert main(["eval", str(finished), "--out", str(tmp_path / "out"), "seed=7"]) != 0
+    assert "seed=7: an evaluation has a seed of its own: --seed 7" in capsys.readouterr().err
 
 
 def test_the_two_arms_are_evaluated_alike(tmp_path: Path):

@@ -316,7 +316,7 @@ def test_eval_json_and_dialogues_on_disk(tmp_path):
     path = write_evaluation(tmp_path / "out", [result], model="tiny")
     table = json.loads(path.read_text())
     assert path.name == "eval.json"
-    assert list(table) == ["model", "version", "seed", "problem_sets"]
+    assert list(table) == ["model", "version", "seed", "settings", "problem_sets"]
     assert (table["model"], table["seed"]) == ("tiny", 9)
     entry = table["problem_sets"]["ten"]
     assert entry["accuracy"]["2"] == {"mean": 0.5, "low": result.accuracy[2].low, "high": result.accuracy[2].high, "n": 10}

@@ -5,7 +5,7 @@ import pytest
 from arms_on_disk import solved_with, training, write_evaluation, write_run
 
 from mulligan.errors import ConfigError, RunError
-from mulligan.evaluation.arms import evaluations_on_the_way, find_arm, read_arms
+from mulligan.evaluation.arms import evaluations_on_the_way, find_arm, read_arms, read_member
 from mulligan.evaluation.comparison import ACCURACY, MEAN_OF_SETS, PASS, aligned, compare, comparison_warnings, shared_ks
 from mulligan.runlog import RunFolder
 
@@ -206,6 +206,50 @@ def test_seeds_that_saw_different_problems_are_warned_of(tmp_path):
     text = "\n".join(comparison_warnings(arms))
     assert "(3, 3, 1; 0 in all of them)" in text
     assert "s is left out: no problem of it was seen by all arms" in text
+
+
+def test_arms_that_were_evaluated_by_other_settings_are_warned_of(tmp_path):
+    """What `mulligan eval RUN protocol.feedback=...` changed stands in eval.json, not in the run's recipe."""
+    write_run(tmp_path / "run")
+    settings = {"protocol": {"feedback": "verdict", "system": "s"}, "grader": {"format": "boxed"}}
+    write_evaluation(tmp_path / "run" / "eval", arm_data(0), model=str(tmp_path / "run"), settings=settings)
+    other = {**settings, "protocol": {"feedback": "no: {n}", "system": "s"}}
+    write_evaluation(tmp_path / "other", arm_data(0), model=str(tmp_path / "run"), settings=other)
+    text = "\n".join(comparison_warnings(read_arms([f"a={tmp_path / 'run' / 'eval'}", f"b={tmp_path / 'other'}"])))
+    assert "a and b were not played alike (protocol.feedback: 'verdict' and 'no: {n}')" in text
+
+
+def test_seeds_are_joined_from_any_working_folder(tmp_path, monkeypatch):
+    """Their models' paths are relative to the folder that training was started in."""
+    for seed in range(2):
+        write_run(tmp_path / "runs" / f"warm-{seed}", seed=seed)
+        (tmp_path / "runs" / f"warm-{seed}" / "model").mkdir()
+        write_run(tmp_path / "runs" / f"m-{seed}", seed=seed, model__path=f"runs/warm-{seed}/model")
+        write_evaluation(tmp_path / "runs" / f"m-{seed}", arm_data(seed))
+    (tmp_path / "elsewhere").mkdir()
+    for place in (tmp_path, tmp_path / "elsewhere"):
+        monkeypatch.chdir(place)
+        (arm,) = read_arms([str(tmp_path / "runs" / f"m-{seed}") for seed in range(2)])
+        assert len(arm.members) == 2
+
+
+def test_a_model_that_the_run_around_its_evaluation_did_not_make_is_not_the_runs(tmp_path):
+    write_run(tmp_path / "run")
+    (tmp_path / "run" / "initial_model").mkdir()
+    write_evaluation(tmp_path / "run" / "before", arm_data(0), model=str(tmp_path / "run" / "initial_model"))
+    write_evaluation(tmp_path / "run" / "after", arm_data(0), model=str(tmp_path / "moved" / "model"))
+    before, after = (read_member(tmp_path / "run" / name) for name in ("before", "after"))
+    assert before.run is None
+    assert after.run is not None
+
+
+def test_a_set_of_which_nothing_was_graded_in_all_arms_leaves_its_figure_out(tmp_path):
+    for name, tokens in (("a", [5, 6, None, None]), ("b", [None, None, 7, 8])):
+        write_evaluation(tmp_path / name, {"one": {"solved": {1: [1, 0, 1, 0]}, "tokens": {1: tokens}}})
+    arms = read_arms([f"a={tmp_path / 'a'}", f"b={tmp_path / 'b'}"])
+    rows = compare(arms, arms[0]).rows
+    assert ("accuracy", "one") in {(r.quantity, r.problems) for r in rows if r.baseline}
+    assert not any(r.quantity == "tokens" and r.baseline for r in rows)
 
 
 def test_arms_whose_samples_were_drawn_otherwise_are_warned_of(tmp_path):

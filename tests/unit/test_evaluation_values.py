@@ -139,6 +139,22 @@ def test_gain_over_a_rival_is_paired(tmp_path):
     assert table["single"]["gain"]["2"]["mean"] == pytest.approx(7 / 11 - 5 / 6)
 
 
+def test_a_rival_that_is_a_run_is_read_as_everywhere_else(tmp_path):
+    """Of a run the evaluation in RUN/eval counts, which reports and comparisons read as well; not the rough one of its training."""
+    rival(tmp_path / "run", PROBLEMS[:3])
+    rival(tmp_path / "run" / "eval")
+    (tmp_path / "run" / "recipe.json").write_text("{}")
+    (one,) = read_rivals([f"single={tmp_path / 'run'}"])
+    assert one.folder == tmp_path / "run" / "eval"
+    assert len(one.sets["twelve"].problem_ids) == 12
+
+
+def test_a_set_whose_name_is_not_utf8_can_be_written(tmp_path):
+    """A file's name in another encoding, as Python holds it."""
+    write(tmp_path, evaluate(FakePlayer(always), PROBLEMS, name="f\udce9.jsonl", attempts=(1,)))
+    assert list(read_values(tmp_path)) == ["f?.jsonl"]
+
+
 def test_gain_over_a_rival_takes_each_problems_own_value(tmp_path):
     """The rival solves exactly what this model does not (its problems stand in reverse): differences of 1 and -1, no two alike."""
 

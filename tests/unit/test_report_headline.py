@@ -19,7 +19,7 @@ def iv(mean, half=0.04, n=200):
 def findings(**changes):
     base = {
         "label": "multi", "place": "one", "start": 1, "k": 5, "first": iv(0.4), "last": iv(0.7), "rise": iv(0.3), "passed": iv(0.5), "gain": iv(0.2),
-        "rivals": {"single": iv(0.1), "untrained": iv(0.12)}, "unsampled": (), "named": False, "blind": iv(-0.2), "kept": iv(0.3),
+        "rivals": {"single": iv(0.1), "untrained": iv(0.12)}, "unsampled": (), "again": (), "sampled_to": 5, "named": False, "blind": iv(-0.2), "kept": iv(0.3),
     }  # fmt: skip
     return Findings(**(base | changes))
 
@@ -62,6 +62,30 @@ def test_sentences_carry_the_figures_and_say_nulls_plainly():
     assert "+1.0 points [-3.0, +5.0], which is not clearly different from 0." in change
     assert "brings nothing that is clearly more, -1.0 points [-5.0, +3.0]" in drawn
     assert "solves 50.0 %, more than the dialogues do: -20.0 points" in _sentences(findings(gain=iv(-0.2)))[1]
+
+
+def test_the_same_model_once_more_is_no_other_model(tmp_path):
+    """Evaluated again, with other samples and under another name of its folder: the verdict must not take it for a rival that training did not sharpen."""
+    quantities = {"solved": {1: [1, 0] * 100, 3: [1] * 200}, "passed": {1: [0.4] * 200, 3: [0.5] * 200}, "solved:history_blind": {1: [1, 0] * 100, 3: [1, 0] * 100}}
+    write_run(tmp_path / "m")
+    (tmp_path / "m" / "model").mkdir()
+    more = {"controls": {"history_blind": {"accuracy": {}, "difference": {}}}}
+    write_evaluation(tmp_path / "m" / "eval", {"s": quantities}, model=str(tmp_path / "m"), more=more)
+    write_evaluation(tmp_path / "again", {"s": {**quantities, "passed": {1: [0.4] * 200, 3: [0.45] * 200}}}, model=str(tmp_path / "x" / ".." / "m" / "model"), more=more)
+    (tmp_path / "x").mkdir()
+    arms = [f"m={tmp_path / 'm' / 'eval'}", f"again={tmp_path / 'again'}"]
+    evidence = Evidence(read_arms(arms), "again")
+    assert evidence.same_models(*evidence.arms) and not evidence.same_samples(*evidence.arms)
+    found = find(evidence)
+    assert (set(found.rivals), found.again, found.models) == ({"again"}, ("again",), [])
+    assert any("No rival model" in text for text in make_headline(evidence).caveats)
+
+
+def test_samples_that_do_not_reach_the_budget_are_not_called_none(tmp_path):
+    write_evaluation(tmp_path / "e", {"s": {"solved": {1: [0, 1] * 100, 5: [1, 1] * 100}, "passed": {1: [0.5] * 200, 3: [0.6] * 200}}})
+    caveats = "\n".join(make_headline(Evidence(read_arms([str(tmp_path / "e")]))).caveats)
+    assert "Independent samples reach pass@3 only, so that" in caveats
+    assert "No independent samples" not in caveats
 
 
 def test_the_fewest_attempts_evaluated_need_not_be_one(tmp_path):

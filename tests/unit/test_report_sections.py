@@ -289,6 +289,23 @@ def test_an_arm_of_the_same_models_is_no_rival(tmp_path):
     assert set(evidence.rivals(evidence.head, "s")) == set(evidence.equal_tokens_of_rivals(evidence.head, "s")) == {"one"}
 
 
+def test_a_set_that_one_seed_alone_was_evaluated_on_is_left_out(tmp_path):
+    for name, sets in (("a0", ("one",)), ("a1", ("one", "two")), ("b", ("one", "two"))):
+        full_evaluation(tmp_path / name, sets=sets)
+    evidence = Evidence(read_arms([f"a={tmp_path / 'a0'},{tmp_path / 'a1'}", f"b={tmp_path / 'b'}"]))
+    power = {s.id: s for s in evaluation_sections(evidence)}["power"].tables[0]
+    assert {row[:2] for row in power.rows} == {("one", "a"), ("one", "b"), ("two", "b")}
+
+
+def test_a_rival_that_the_evaluation_was_given_stays_where_an_arm_of_its_name_has_no_samples(tmp_path):
+    gain = {"1": {"mean": 0.1, "low": 0.05, "high": 0.15, "n": 200}}
+    quantities = {"solved": {1: [1, 0] * 100}}
+    write_evaluation(tmp_path / "m", {"s": quantities}, model="m", more={"rivals": {"single": {"accuracy": {}, "pass_at_k": gain, "gain": gain}}})
+    write_evaluation(tmp_path / "single", {"s": quantities}, model="s")
+    evidence = Evidence(read_arms([f"m={tmp_path / 'm'}", f"single={tmp_path / 'single'}"]), "single")
+    assert evidence.rivals(evidence.arms[0], "s")["single"][1].mean == 0.1
+
+
 def test_an_old_evaluation_of_one_seed_takes_no_intervals_from_others(tmp_path):
     for seed in range(2):
         played_seed(tmp_path / f"m{seed}", seed, learns=True)

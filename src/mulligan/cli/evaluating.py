@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +14,8 @@ import typer
 
 from mulligan.cli.app import Overrides, app, quiet
 from mulligan.config import Recipe, apply_overrides, default_attempts, dump_recipe, load_recipe, parse_controls, parse_recipe
-from mulligan.errors import ConfigError, RunError
+from mulligan.errors import ConfigError, DataError, RunError
+from mulligan.types import Problem
 
 _TEMPERATURES = [0.6, 0.8, 1.0, 1.2]
 
@@ -51,7 +53,7 @@ def evaluate(
 
     from rich.console import Console
 
-    from mulligan.evaluation import control_faults, num_dialogues, parse_attempts, read_rivals, write_evaluation
+    from mulligan.evaluation import control_faults, num_dialogues, parse_attempts, read_rivals, settings_of, write_evaluation
     from mulligan.evaluation.samples import ENOUGH
     from mulligan.grading import make_grader
     from mulligan.model import load_policy
@@ -65,12 +67,14 @@ def evaluate(
     if faults := control_faults(config.controls, budgets):
         raise ConfigError(faults)
     rivals = read_rivals(rival or [])
+    _make_folder(out)
     grader = make_grader(settled.grader)
     sets = [load_checked(source, config.limit or None, seed, grader) for source in sources]
     grader.close()
     for chosen in sets:  # a rival that does not fit shows before anything is played
         for one in rivals:
             one.on(chosen.source, [p.id for p in chosen.problems])
+    trained_on = _trained_on(model)
     player = make_player(settled, load_policy(settled.model, seed=settled.seed))
     console = Console(width=None if sys.stdout.isatty() else 140)
     evaluations = []
@@ -80,12 +84,12 @@ def evaluate(
             with _progress(chosen.source, total) as on_done:
                 done = evaluate_set(
                     player, chosen, config, budgets, seed=seed, top_p=top_p, one_pass=one_pass,
-                    trained_attempts=trained, rivals=rivals, on_done=on_done,
+                    trained_attempts=trained, trained_on=trained_on, rivals=rivals, on_done=on_done,
                 )  # fmt: skip
             evaluations.append(done)
+            write_evaluation(out, evaluations, model=_evaluated(model, settled), settings=settings_of(settled))
             for table in evaluation_tables(done):
                 console.print(table)
-            write_evaluation(out, evaluations, model=model)
         write_set_aside(out, sets)
     finally:
         player.grader.close()
@@ -134,6 +138,8 @@ def _eval_recipe(model: str, recipe: Path | None, problems: list[str] | None, ov
     tokenizer = named.get("tokenizer") if recipe else None
     table["model"] = {**named, "path": path, "tokenizer": tokenizer, "revision": revision}
     # A recipe's limit and its one temperature spare a training run time; figures for the record are not taken so.
+    if seeds := [text for text in overrides if text.partition("=")[0].strip() == "seed"]:
+        raise ConfigError(f"{seeds[0]}: an evaluation has a seed of its own: --seed {seeds[0].partition('=')[2].strip()}")
     own = table.get("eval", {})
     table["eval"] = {**own, "limit": 0, "temperatures": own["temperatures"] if len(own.get("temperatures", ())) > 1 else _TEMPERATURES}
     faults = apply_overrides(table, overrides)
@@ -141,6 +147,39 @@ def _eval_recipe(model: str, recipe: Path | None, problems: list[str] | None, ov
         table["eval"] |= options
     _lift_training_limits(table)
     return parse_recipe(table, "settings of the evaluation", faults)
+
+
+def _make_folder(out: Path) -> None:
+    """Make the folder of the results before hours are spent on them. Raises RunError."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if not os.access(out, os.W_OK):
+            raise PermissionError("not writable")
+    except OSError as error:
+        raise RunError(f"--out {out}: no folder that can be written to ({error.strerror or error}); name another") from None
+
+
+def _evaluated(model: str, settled: Recipe) -> str:
+    """What eval.json calls the model: as it was named, unless model.path=... put another in its place."""
+    from mulligan.runlog import RunFolder
+
+    own = str(RunFolder.open(model).model) if RunFolder.holds_run(model) else model
+    return model if settled.model.path == own else settled.model.path
+
+
+def _trained_on(model: str) -> tuple[Problem, ...]:
+    """The problems that a run was trained on; none for any other model, and where they cannot be had any more."""
+    from mulligan.runlog import RunFolder
+    from mulligan.tasks import load_problems
+
+    if not RunFolder.holds_run(model):
+        return ()
+    recipe = RunFolder.open(model).recipe
+    try:
+        return load_problems(recipe.problems.train, limit=recipe.problems.limit, seed=recipe.seed).problems
+    except (DataError, OSError) as error:
+        print(f"whether the problems were trained on is not known: {error}")
+        return ()
 
 
 def _trained_attempts(model: str) -> int | None:

@@ -7,7 +7,7 @@ from mulligan.evaluation.evaluation import Evaluation
 from mulligan.evaluation.intervals import Interval, bootstrap_mean, bootstrap_ratio, bootstrap_seeds, bootstrap_statistics, paired_difference
 from mulligan.evaluation.passk import pass_at_k
 from mulligan.evaluation.power import Power, detectable_difference, problems_needed
-from mulligan.evaluation.results import dialogue_table, eval_json, read_evaluation, write_evaluation
+from mulligan.evaluation.results import dialogue_table, eval_json, read_evaluation, settings_of, write_evaluation
 from mulligan.evaluation.rivals import Rival, RivalFigures, read_rivals
 from mulligan.evaluation.samples import SampleFigures, fold_of
 from mulligan.evaluation.tokens import EqualTokens
@@ -46,5 +46,6 @@ __all__ = [
     "read_evaluation",
     "read_rivals",
     "read_values",
+    "settings_of",
     "write_evaluation",
 ]

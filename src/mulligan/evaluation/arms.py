@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from mulligan.config import dump_recipe
 from mulligan.errors import ConfigError, RunError
-from mulligan.evaluation.results import EVAL_JSON, read_evaluation
-from mulligan.evaluation.values import VALUES, ProblemValues, read_values
+from mulligan.evaluation.results import read_evaluation, settings_of
+from mulligan.evaluation.values import EVAL_JSON, VALUES, ProblemValues, folder_of_evaluation, read_values
 from mulligan.runlog import RunFolder
 
 ON_THE_WAY = re.compile(r"eval_(\d{6,})")
@@ -50,6 +50,21 @@ class Member:
     @property
     def problem_sets(self) -> Mapping[str, Mapping[str, Any]]:
         return self.figures.get("problem_sets", {})
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Protocol, grader and more that it was evaluated by (`settings_of`); of evaluations of earlier versions, those of the run. Empty: not known."""
+        return self.figures.get("settings") or (settings_of(self.run.recipe) if self.run else {})
+
+    @property
+    def model(self) -> str:
+        """What was evaluated, the same text however it was named; empty: not known."""
+        named = self.figures.get("model")
+        if not named:
+            return ""
+        path = Path(str(named))
+        path = path / "model" if RunFolder.holds_run(path) else path
+        return str(path.resolve()) if path.exists() else os.path.normpath(path)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -181,8 +196,8 @@ def read_member(folder: str | Path, *, need_evaluation: bool = True) -> Member:
     is_run = RunFolder.holds_run(folder)
     if not is_run and not (folder / EVAL_JSON).is_file():
         raise RunError(f"{folder} holds neither a run nor an evaluation: name a folder that mulligan train or mulligan eval wrote")
-    place = next((p for p in (folder / "eval", folder) if (p / EVAL_JSON).is_file()), None) if is_run else folder
-    if place is None:
+    place = folder_of_evaluation(folder)
+    if not (place / EVAL_JSON).is_file():
         if need_evaluation:
             raise RunError(f"{folder} was not evaluated: run mulligan eval {folder} --out {folder / 'eval'}")
         return Member(folder, {"problem_sets": {}}, RunFolder.open(folder), None)
@@ -216,8 +231,10 @@ def arm_fingerprint(run: RunFolder) -> str:
     """The same text for two runs exactly if they are seeds of one arm; a model that another run made counts by its run's own text."""
     table = dump_recipe(run.recipe)
     model = Path(run.recipe.model.path)
-    if RunFolder.holds_run(model.parent) and model.name == "model":
-        table["model"]["path"] = arm_fingerprint(RunFolder.open(model.parent))
+    # The path may be relative to the folder that the training was started in, which lies above the run.
+    before = next((one for place in (Path(), *run.path.resolve().parents) if RunFolder.holds_run(one := (place / model).parent)), None)
+    if before and model.name == "model":
+        table["model"]["path"] = arm_fingerprint(RunFolder.open(before))
 
     def flat(node: Any, where: str) -> Iterable[tuple[str, Any]]:
         if isinstance(node, dict):
@@ -242,8 +259,11 @@ def _parse(argument: str) -> tuple[str | None, list[str]]:
 def _run_of(folder: Path, figures: Mapping[str, Any]) -> RunFolder | None:
     """The run whose model was evaluated: the one that the folder lies in, or the one that eval.json names."""
     model = figures.get("model")
-    named = [Path(model), Path(model).parent] if isinstance(model, str) and model else []
-    inside = [folder.parent] if not ON_THE_WAY.fullmatch(folder.name) else []
+    path = Path(model) if isinstance(model, str) and model else None
+    named = [path, *([path.parent] if path.name == "model" else [])] if path else []
+    # Where it names a model that is there and is no run's, the run around the folder has not made it (its start, say).
+    another = path is not None and path.exists() and not any(RunFolder.holds_run(place) for place in named)
+    inside = [folder.parent] if not ON_THE_WAY.fullmatch(folder.name) and not another else []
     for place in (*named, *inside):
         if RunFolder.holds_run(place):
             return RunFolder.open(place)

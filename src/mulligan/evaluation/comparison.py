@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from mulligan.config import dump_recipe
 from mulligan.errors import ConfigError
 from mulligan.evaluation.arms import Arm, Key
 from mulligan.evaluation.compare import MIN_SEEDS, Floats, Weighting, differences, means
@@ -80,6 +80,8 @@ def compare(arms: Sequence[Arm], baseline: Arm) -> Comparison:
         for arm in arms:
             if arm is not baseline:
                 rows += difference_rows((arm, of_arm), (baseline, of_baseline), sets, quantity, bounds=bounds, among=among)
+    if not any(row.baseline and row.quantity == "accuracy" for row in rows):
+        raise ConfigError("no problem was graded in every arm with the same number of attempts: check the grader (its deadline) and --attempts, and evaluate again")
     return Comparison(baseline.label, {arm.label: len(arm.members) for arm in arms}, tuple(rows), tuple(comparison_warnings(arms)))
 
 
@@ -90,7 +92,9 @@ def value_rows(
     rows = []
     for where, names, weighting in _places(sets):
         ks = shared_ks([(arm, measure)], names)
-        if ks:
+        if not ks:
+            continue
+        with suppress(NothingShared):  # no problem of it was graded: no figure of it
             (cells,) = aligned([(arm, measure)], names, ks, among)
             rows.append(Row(quantity, arm.label, None, where, dict(zip(ks, means(cells, weighting=weighting, bounds=bounds), strict=True))))
     return rows
@@ -109,7 +113,9 @@ def difference_rows(
     rows = []
     for where, names, weighting in _places(sets):
         ks = shared_ks([of, to], names)
-        if ks:
+        if not ks:
+            continue
+        with suppress(NothingShared):
             a, b = aligned([of, to], names, ks, among)
             found = differences(a, b, weighting=weighting, bounds=bounds)
             rows.append(Row(quantity, of[0].label, to[0].label, where, dict(zip(ks, found, strict=True))))
@@ -230,10 +236,9 @@ def _protocol_warnings(arms: Sequence[Arm]) -> list[str]:
 
 def _differing_settings(a: Arm, b: Arm) -> list[tuple[str, Any, Any]]:
     found = []
-    run_a, run_b = a.members[0].run, b.members[0].run
-    if run_a and run_b:
-        one, two = dump_recipe(run_a.recipe), dump_recipe(run_b.recipe)
-        pairs = [(f"{section}.{key}", one[section][key], two[section][key]) for section in ("protocol", "grader") for key in one[section]]
+    one, two = a.members[0].settings, b.members[0].settings
+    if one and two:
+        pairs = [(f"{section}.{key}", value, two[section][key]) for section in ("protocol", "grader") for key, value in one[section].items() if key in two[section]]
         found += [(key, x, y) for key, x, y in pairs if x != y and key not in ("grader.workers", "grader.deadline", "grader.max_failure_rate")]
     for name in a.problem_sets:
         if name in b.problem_sets:

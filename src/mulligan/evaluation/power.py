@@ -64,11 +64,15 @@ class Power:
         return {"deviation": self.deviation, "problems_for": {str(p): n for p, n in self.problems_for.items()}, "detectable": self.detectable}
 
 
+_NO_SPREAD = 1e-9
+"""Differences that are equal but for rounding do not vary."""
+
+
 def power_of(a_P: Values, b_P: Values) -> Power | None:
     """From the differences a - b that were measured; None where they do not vary (nothing says how much they would elsewhere)."""
     differences_P = (a_P - b_P)[~np.isnan(a_P - b_P)]
     deviation = float(np.std(differences_P, ddof=1)) if len(differences_P) > 1 else 0.0
-    if not deviation:
+    if deviation < _NO_SPREAD:
         return None
     return Power(deviation, {p: problems_needed(deviation, p / 100) for p in POINTS}, detectable_difference(deviation, len(differences_P)))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +11,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mulligan import __version__
+from mulligan.config import Recipe, dump_recipe
 from mulligan.errors import ConfigError, RunError
 from mulligan.evaluation.evaluation import Evaluation
-from mulligan.evaluation.values import VALUES, values_table
+from mulligan.evaluation.values import EVAL_JSON, VALUES, values_table
 from mulligan.transcripts import rollout_table, write_table, written_whole
 
-EVAL_JSON = "eval.json"
 DIALOGUES = "dialogues.parquet"
 
 
-def eval_json(evaluations: Sequence[Evaluation], *, model: str) -> dict[str, Any]:
-    """{"model", "version", "seed", "problem_sets": {name: figures}}; see `Evaluation.to_json` for the figures.
+def eval_json(evaluations: Sequence[Evaluation], *, model: str, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """{"model", "version", "seed", "settings", "problem_sets": {name: figures}}; see `Evaluation.to_json` for the figures, `settings_of` for the settings.
 
     Raises:
         ConfigError: two problem sets under one name, or evaluations with different seeds.
@@ -35,8 +35,15 @@ def eval_json(evaluations: Sequence[Evaluation], *, model: str) -> dict[str, Any
         "model": model,
         "version": __version__,
         "seed": evaluations[0].seed if evaluations else None,
+        "settings": dict(settings or {}),
         "problem_sets": {e.name: e.to_json() for e in evaluations},
     }
+
+
+def settings_of(recipe: Recipe) -> dict[str, Any]:
+    """The sections of a recipe that say how an evaluation was played and graded."""
+    table = dump_recipe(recipe)
+    return {section: table[section] for section in ("protocol", "grader", "eval")}
 
 
 def dialogue_table(evaluation: Evaluation) -> pa.Table:
@@ -46,7 +53,7 @@ def dialogue_table(evaluation: Evaluation) -> pa.Table:
     return pa.concat_tables(tables)
 
 
-def write_evaluation(folder: str | Path, evaluations: Sequence[Evaluation], *, model: str) -> Path:
+def write_evaluation(folder: str | Path, evaluations: Sequence[Evaluation], *, model: str, settings: Mapping[str, Any] | None = None) -> Path:
     """Write the three files into the folder (made if need be), each whole or not at all; returns the path of eval.json.
 
     Raises:
@@ -54,7 +61,7 @@ def write_evaluation(folder: str | Path, evaluations: Sequence[Evaluation], *, m
         RunError: the folder cannot be written.
     """
     folder = Path(folder)
-    table = eval_json(evaluations, model=model)
+    table = eval_json(evaluations, model=model, settings=settings)
     if evaluations:
         write_table(folder / DIALOGUES, pa.concat_tables([dialogue_table(e) for e in evaluations]))
         with written_whole(folder / VALUES, "the values") as temporary:

@@ -13,7 +13,7 @@ from typing import Any
 
 from mulligan.errors import ConfigError
 from mulligan.evaluation.intervals import Interval
-from mulligan.evaluation.values import ProblemValues, Values, aligned, differences_of, in_common, means_of, read_values
+from mulligan.evaluation.values import ProblemValues, Values, aligned, differences_of, folder_of_evaluation, in_common, means_of, read_values
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,8 @@ def read_rivals(texts: Sequence[str]) -> tuple[Rival, ...]:
     faults += [f"--rival {label}=... is given twice: give each its own label" for label in dict.fromkeys(labels) if label and labels.count(label) > 1]
     if faults:
         raise ConfigError(faults)
-    return tuple(Rival(label.strip(), Path(folder), read_values(folder)) for label, _, folder in pairs)
+    found = [(label.strip(), folder_of_evaluation(folder)) for label, _, folder in pairs]
+    return tuple(Rival(label, folder, read_values(folder)) for label, folder in found)
 
 
 def rival_figures(solved: Mapping[int, Values], rival: ProblemValues) -> RivalFigures:

@@ -24,8 +24,11 @@ from numpy.typing import NDArray
 
 from mulligan.errors import RunError
 from mulligan.evaluation.intervals import Interval, bootstrap_mean, paired_difference
+from mulligan.runlog import RunFolder
+from mulligan.transcripts import as_utf8
 
 VALUES = "values.parquet"
+EVAL_JSON = "eval.json"
 
 Values = NDArray[np.float64]
 """One value per problem, `_P`; NaN where there is none."""
@@ -100,7 +103,7 @@ def numbered(ids: Sequence[str]) -> Iterator[tuple[str, int]]:
 
 def values_table(name: str, values: ProblemValues) -> pa.Table:
     """The rows of problem set `name`."""
-    count = len(values.problem_ids)
+    count, name = len(values.problem_ids), as_utf8(name)
     parts = []
     for quantity, by_k in values.quantities.items():
         for k, values_P in by_k.items():
@@ -108,11 +111,17 @@ def values_table(name: str, values: ProblemValues) -> pa.Table:
                 pa.array([name] * count, pa.string()),
                 pa.array([quantity] * count, pa.string()),
                 pa.array([k] * count, pa.int32()),
-                pa.array(values.problem_ids, pa.string()),
+                pa.array(list(map(as_utf8, values.problem_ids)), pa.string()),
                 pa.array(values_P, pa.float64(), from_pandas=True),  # NaN becomes null
             ]
             parts.append(pa.Table.from_arrays(columns, schema=SCHEMA))
     return pa.concat_tables(parts) if parts else SCHEMA.empty_table()
+
+
+def folder_of_evaluation(folder: str | Path) -> Path:
+    """Where the evaluation lies that a folder stands for: of a run RUN/eval (`mulligan eval`) if it is there, else the run's own, in RUN itself."""
+    folder = Path(folder)
+    return folder / "eval" if RunFolder.holds_run(folder) and (folder / "eval" / EVAL_JSON).is_file() else folder
 
 
 def read_values(folder: str | Path) -> dict[str, ProblemValues]:

@@ -147,7 +147,7 @@ class Evidence:
     def rivals(self, arm: Arm, place: str) -> dict[str, ByK]:
         """label -> accuracy of `arm` minus the rival's pass@k: the other arms, rivals that the evaluations themselves were given (of several
         seeds: the mean, in the hull of their intervals), and the best possible independent sampling where the task lets it be computed."""
-        found = {other.label: self.versus(arm, ACCURACY, other, PASS, place) for other in self.arms if not self.same_models(arm, other)}
+        found = {other.label: by_k for other in self.arms if not self.same_samples(arm, other) and (by_k := self.versus(arm, ACCURACY, other, PASS, place))}
         if place not in OVER_ALL and place in arm.problem_sets:
             tables = [{label: intervals(figures.get("gain")) for label, figures in (m.problem_sets[place].get("rivals") or {}).items()} for m in arm.members]
             for label in tables[0]:
@@ -158,12 +158,19 @@ class Evidence:
         return {label: by_k for label, by_k in found.items() if by_k}
 
     def same_models(self, a: Arm, b: Arm) -> bool:
-        """Whether two arms are evaluations of the same models (told in other words, say) that sampled the same: no rivals of each other."""
+        """Whether two arms are evaluations of the same models: told in other words, say, or sampled at other temperatures."""
         if a is b:
             return True
-        if [m.figures.get("model") for m in a.members] != [m.figures.get("model") for m in b.members] or not (a.has_values and b.has_values):
+        models = [m.model for m in a.members]
+        if not all(models) or models != [m.model for m in b.members]:
             return False
-        if any(one.run and other.run and arm_fingerprint(one.run) != arm_fingerprint(other.run) for one, other in zip(a.members, b.members, strict=True)):
+        return not any(one.run and other.run and arm_fingerprint(one.run) != arm_fingerprint(other.run) for one, other in zip(a.members, b.members, strict=True))
+
+    def same_samples(self, a: Arm, b: Arm) -> bool:
+        """Whether two arms are evaluations of the same models that drew the same samples: no rivals of each other."""
+        if a is b:
+            return True
+        if not self.same_models(a, b) or not (a.has_values and b.has_values):
             return False
         shared = [name for name in a.problem_sets if name in b.problem_sets and a.problems(name) == b.problems(name) and a.ks(name, "passed") == b.ks(name, "passed") != []]
         return bool(shared) and all(
@@ -280,7 +287,7 @@ class Evidence:
     def equal_tokens_of_rivals(self, arm: Arm, place: str) -> dict[str, dict[int, EqualTokens | None]]:
         """label -> k -> the dialogues of an arm on one problem set against the samples of another model that may spend as much; over seeds x problems.
         None where all that was sampled of it costs less. Without arms whose counts of samples are not known, or that have no samples."""
-        found = {other.label: self._equal_tokens(arm, place, other) for other in self.arms if not self.same_models(arm, other)}
+        found = {other.label: self._equal_tokens(arm, place, other) for other in self.arms if not self.same_samples(arm, other)}
         return {label: by_k for label, by_k in found.items() if by_k}
 
     def _equal_tokens(self, arm: Arm, place: str, other: Arm) -> dict[int, EqualTokens | None]:

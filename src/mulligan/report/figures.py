@@ -110,7 +110,7 @@ def _draw_panel(axis: Any, panel: Panel, colours: Mapping[str, int]) -> None:
             bounds += 1
         else:
             _draw_measured(axis, curve, colours[curve.of or curve.label], panel.unit)
-    axis.set_title(_shown(panel.title, MOST_IN_TITLE), fontsize=11, loc="left")
+    axis.set_title(_shown(panel.title, MOST_IN_TITLE), fontsize=11, loc="left", pad=6 if panel.trained is None else 16)  # above "beyond training"
     axis.set_xlabel(panel.xlabel)
     _scale(axis, panel)
     axis.tick_params(labelleft=True)

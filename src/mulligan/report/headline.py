@@ -67,6 +67,10 @@ class Findings:
     """label -> accuracy@K - the rival's pass@K."""
     unsampled: tuple[str, ...]
     """Other arms' labels, evaluated here, of which pass@K is not known."""
+    again: tuple[str, ...]
+    """Labels among `rivals` that are the same models once more: evaluated otherwise."""
+    sampled_to: int
+    """The largest number of independent samples for which pass@k is known; 0: none was drawn."""
     named: bool
     """Whether a sentence has to say which problems it speaks of: there are several sets."""
     blind: Interval | None
@@ -81,8 +85,8 @@ class Findings:
 
     @property
     def models(self) -> list[str]:
-        """The rivals that are models: the best possible sampler is none, and says nothing of what training did."""
-        return [label for label in self.rivals if not label.startswith(BEST_SAMPLER)]
+        """The rivals that are other models: the best possible sampler is none, and says nothing of what training did."""
+        return [label for label in self.rivals if not label.startswith(BEST_SAMPLER) and label not in self.again]
 
     @property
     def unbeaten(self) -> list[str]:
@@ -125,6 +129,8 @@ def find(evidence: Evidence) -> Findings | None:
             other.label for other in evidence.arms
             if other.label not in rivals and not evidence.same_models(arm, other) and (other.problem_sets if place in OVER_ALL else place in other.problem_sets)
         ),
+        again=tuple(other.label for other in evidence.arms if other is not arm and evidence.same_models(arm, other)),
+        sampled_to=max((k for name in arm.problem_sets for k in evidence.values(arm, PASS, name)), default=0),
         named=len(evidence.sets) > 1,
         blind=evidence.control_difference(arm, place, blind).get(k) if blind else None,
         kept=evidence.kept(arm, place, blind, k) if blind else None,
@@ -206,7 +212,8 @@ def _caveats(evidence: Evidence, found: Findings) -> list[str]:
     elif seeds < MIN_SEEDS:
         caveats.append(f"{seeds} training seeds: intervals over so few are too narrow.")
     if found.gain is None and found.k > found.start:
-        caveats.append("No independent samples were drawn, so that what the failed attempts bring cannot be told from drawing again.")
+        drawn = f"Independent samples reach pass@{found.sampled_to} only" if found.sampled_to else "No independent samples were drawn"
+        caveats.append(f"{drawn}, so that what the failed attempts bring cannot be told from drawing again.")
     if found.blind is None and found.k > found.start:
         caveats.append("No history-blind control was played: how much a retry schedule alone would gain is not known.")
     elif found.blind is not None and found.blind.high >= 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -53,14 +54,13 @@ def write_report(
     report = Report(evidence, make_headline(evidence), *_sections(evidence))
     sections = [*report.evaluation, *report.training]
     name = title or " and ".join(arm.label for arm in arms[:3]) + (f" and {len(arms) - 3} more" if len(arms) > 3 else "")
-    few = sections
-    if drawn is not None:
-        few = [section for part in _sections(Evidence(drawn, baseline)) for section in part]
-    for section in few:
-        for chart in section.charts:
-            write_chart(chart, files)
+    charts = {chart.name: chart for section in sections for chart in section.charts}
+    if drawn is not None:  # a figure that speaks of other arms alone is drawn of all
+        charts |= {chart.name: chart for part in _sections(Evidence(drawn, baseline)) for section in part for chart in section.charts}
+    for chart in charts.values():
+        write_chart(chart, files)
     with written_whole(out, "the report") as temporary:
-        temporary.write_text(build_report(evidence, report.headline, sections, name, files.name), encoding="utf-8")
+        temporary.write_text(build_report(evidence, report.headline, sections, name, os.path.relpath(files, out.parent)), encoding="utf-8")
     return report
 
 

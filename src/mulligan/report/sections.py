@@ -348,7 +348,7 @@ def power_section(evidence: Evidence) -> Section | None:
     rows, text = [], []
     for place in evidence.sets:
         said = []
-        for arm in evidence.evaluated:
+        for arm in (arm for arm in evidence.evaluated if place in arm.problem_sets):
             for key, what in (("power", "rise"), ("gain_power", "gain")):
                 found = evidence.table(arm, place, key)
                 if not found:

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from mulligan import __version__
 from mulligan.errors import ConfigError, RunError
+from mulligan.evaluation import read_evaluation
 from mulligan.report.dialogues import CHUNK, Vocabulary, dialogue_index, text_block, token_block
 from mulligan.report.page import asset, build_page
 from mulligan.report.words import Words, find_words
@@ -233,8 +234,20 @@ def _rows(choices: Sequence[Choice]) -> Iterator[dict[str, Any]]:
         table = _read(choice.source.path, [name for name in SCHEMA.names if name in pq.read_schema(choice.source.path).names])
         table = table.take(pa.array(choice.rows))
         missing = dict.fromkeys(name for name in SCHEMA.names if name not in table.column_names)
+        heats = _temperatures(choice.source.path.parent)
         for row, at in zip(table.to_pylist(), _steps_of(table, choice.source), strict=True):
+            if row.get("stage") == "samples" and len(of_set := heats.get(row.get("problem_set") or "", ())) > 1 and row["step"] in range(len(of_set)):
+                row["stage"] = f"samples at {of_set[row['step']]}"
             yield {**missing, **row, "at": None if np.isnan(at) else int(at)}
+
+
+def _temperatures(folder: Path) -> dict[str, list[str]]:
+    """Problem set -> the temperatures of its independent samples, rising, where the evaluation beside the dialogues says so."""
+    try:
+        problem_sets = read_evaluation(folder)["problem_sets"]
+    except RunError:
+        return {}
+    return {name: sorted(figures.get("pass_temperatures") or (), key=float) for name, figures in problem_sets.items()}
 
 
 def _guard(path: str | Path, dialogues: int, tokens: int, max_megabytes: float) -> None:

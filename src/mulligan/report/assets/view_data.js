@@ -28,7 +28,7 @@ let COUNT = 0;
 const number = (n, digits = 0) => Number(n).toLocaleString("en-GB", { maximumFractionDigits: digits }).replace("-", "−");
 const signed = (x, digits) => (x > 0 ? "+" : x < 0 ? "−" : "") + Math.abs(x).toFixed(digits);
 const plural = (n, word) => `${number(n)} ${word}${n === 1 ? "" : "s"}`;
-const stageName = (stage) => (Object.hasOwn(STAGES, stage) ? STAGES[stage] : `control: ${stage.replaceAll("_", " ")}`);
+const stageName = (stage) => (stage.startsWith("samples at ") ? `independent samples, temperature ${stage.slice(11)}` : Object.hasOwn(STAGES, stage) ? STAGES[stage] : `control: ${stage.replaceAll("_", " ")}`);
 
 const isTraining = (i) => DATA.stages[C.stage[i]] === "train";
 /** Whether evaluations stand beside training here, so that "at the end" means something. */

@@ -86,7 +86,7 @@ function strip(i) {
 function stripLabel(i) {
   if (isTraining(i)) return whenShort(i);
   const stage = DATA.stages[C.stage[i]], name = [stageName(stage), whenShort(i)].filter((part) => part).join(" ");
-  return stage === "samples" ? name : `${name}, k = ${C.k[i]}`;
+  return stage.startsWith("samples") ? name : `${name}, k = ${C.k[i]}`;
 }
 
 function centreStrip() {
