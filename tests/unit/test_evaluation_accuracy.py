@@ -249,8 +249,10 @@ def test_bad_settings_are_all_named_before_anything_is_played():
     with pytest.raises(DataError, match="no problems"):
         evaluate(player, [], name="x", attempts=(1,))
     assert player.calls == []
+    player = FakePlayer(lambda i, k, g: ["u"])
     with pytest.raises(GraderError, match="accuracy with 1 attempts"):
-        evaluate(FakePlayer(lambda i, k, g: ["u"]), PROBLEMS, name="x", attempts=(1,))
+        evaluate(player, PROBLEMS, name="x", attempts=(1, 2), samples=8, controls=("history_blind",))
+    assert len(player.calls) == 1, "nothing more is played once it is known"
 
 
 def test_two_models_are_compared_on_the_problems_both_saw():

@@ -14,7 +14,7 @@ from made_dialogues import FAILED, FEEDBACK, NONE, RIGHT, SYSTEM, WRONG, play, p
 from mulligan.chat import Chat
 from mulligan.errors import ConfigError, ModelError, RunError
 from mulligan.report.dialogues import Vocabulary, advantage_scale, dialogue_index, outcome_of_dialogue, text_block, token_block
-from mulligan.report.view import choose, find_sources, parse_steps, write_view
+from mulligan.report.view import _rows, choose, find_sources, parse_steps, write_view
 from mulligan.report.words import Words, find_words
 from mulligan.transcripts import read_rollouts, write_table
 from mulligan.types import StopReason
@@ -125,6 +125,14 @@ def test_the_page_is_written_and_counted(run, tmp_path, chat):
     assert done["tokenizer"] == str(run / "model")
     with pytest.raises(RunError, match="the page cannot be written"):
         write_view(run, tmp_path / "new" / "v.html" / "under_a_file.html")
+
+
+def test_samples_of_several_temperatures_are_told_apart(tmp_path, chat):
+    tables = [table_of([play(chat, problem(1), [("a", WRONG)])], stage="samples", step=place, problem_set="s") for place in range(2)]
+    write_table(tmp_path / "dialogues.parquet", pa.concat_tables(tables))
+    assert {row["stage"] for row in _rows(choose(find_sources(tmp_path)))} == {"samples"}, "no eval.json beside it"
+    (tmp_path / "eval.json").write_text(json.dumps({"problem_sets": {"s": {"pass_temperatures": {"1.4": {}, "0.6": {}}}}}))
+    assert [row["stage"] for row in _rows(choose(find_sources(tmp_path)))] == ["samples at 0.6", "samples at 1.4"]
 
 
 # -------------------------------------------------------------------------------------------------------------------- blocks

@@ -131,7 +131,7 @@ def evaluate(
     chosen, source, set_aside = _unpack(problems, name)
     ids = tuple(p.id for p in chosen)
     beside = {rival.label: rival.on(name, ids) for rival in rivals}
-    plays = _play_all(player, chosen, settings, on_done)
+    plays = _play_all(name, player, chosen, settings, on_done)
     figures = _figures(name, settings, plays, _rise(settings.budgets, trained_attempts), beside)
     return Evaluation(
         name=name,
@@ -160,10 +160,6 @@ def _figures(
     curves = curves_of(normal, budgets)
     solved, tokens = curves.solved, curves.tokens
     accuracy = means_of(solved)
-    if missing := [k for k in budgets if k not in accuracy]:
-        raise GraderError(
-            f"{name}: accuracy with {missing[0]} attempts: the grader failed on every problem; check the grader and its deadline (mulligan grade --gold ... --text ...)"
-        )
     drawn = {settings.temperatures[play.index]: play.groups for play in plays if play.stage == "samples"}
     sampled = sample_figures(drawn, min(largest, settings.samples)) if drawn else None
     equal = equal_tokens(curves, sampled) if sampled else {}
@@ -286,8 +282,12 @@ def _rise(budgets: Sequence[int], trained_attempts: int | None) -> tuple[int, in
 # ------------------------------------------------------------------------------------------------------------- the dialogues
 
 
-def _play_all(player: Player, problems: tuple[Problem, ...], settings: _Settings, on_done: OnDone | None) -> tuple[Play, ...]:
-    """Every dialogue of the evaluation: the normal ones, the controls (which may borrow from them), the samples."""
+def _play_all(name: str, player: Player, problems: tuple[Problem, ...], settings: _Settings, on_done: OnDone | None) -> tuple[Play, ...]:
+    """Every dialogue of the evaluation: the normal ones, the controls (which may borrow from them), the samples.
+
+    Raises:
+        GraderError: after the dialogues with some number of attempts, if not one of them could be graded: before all that comes after them.
+    """
 
     def play(k: int, *, step: int, heat: float, group_size: int = 1, **condition: Any) -> tuple[Group, ...]:
         groups = player.play(
@@ -298,11 +298,17 @@ def _play_all(player: Player, problems: tuple[Problem, ...], settings: _Settings
         return tuple(groups)
 
     largest = settings.largest
-    normal = {k: play(k, step=k, heat=settings.temperature) for k in ((largest,) if settings.one_pass else settings.budgets)}
+    normal: dict[int, tuple[Group, ...]] = {}
+    for k in (largest,) if settings.one_pass else settings.budgets:
+        normal[k] = play(k, step=k, heat=settings.temperature)
+        if all(rollout.ungradable for group in normal[k] for rollout in group.rollouts):
+            raise GraderError(
+                f"{name}: accuracy with {k} attempts: the grader failed on every problem; check the grader and its deadline (mulligan grade --gold ... --text ...)"
+            )
     plays = [Play("attempts", k, groups) for k, groups in normal.items()]
-    for name in settings.controls:
-        for k in budgets_played(name, settings.budgets, settings.one_pass):
-            plays.append(Play(name, k, play(k, step=k, heat=settings.temperature, condition=name, donors=normal[largest])))
+    for control in settings.controls:
+        for k in budgets_played(control, settings.budgets, settings.one_pass):
+            plays.append(Play(control, k, play(k, step=k, heat=settings.temperature, condition=control, donors=normal[largest])))
     if settings.samples:
         # step 0 keys the samples apart from every dialogue, so that pass@1 is not the same draw as one attempt; the temperatures share
         # their draws, which takes noise out of the choice between them
