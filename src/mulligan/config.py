@@ -103,12 +103,12 @@ class TinyModel(Section):
 class ModelConfig(Section):
     """`path`: a folder, a Hub id, a .gguf file, or `tiny:` (see the [model.tiny] table)."""
 
-    path: str
+    path: str = Field(description="a folder, a Hub id, a .gguf file, package:NAME/FILE for one inside an installed package, or tiny: (see model.tiny)")
     tokenizer: str | None = Field(default=None, description="folder or Hub id; None: the model's own")
-    revision: str | None = None
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    device: str = "auto"
-    gradient_checkpointing: bool = False
+    revision: str | None = Field(default=None, description="branch, tag or commit on the Hub")
+    dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="of the passes; weights that are trained stay float32")
+    device: str = Field(default="auto", description="auto (CUDA where there is one) | cpu | cuda | cuda:1 | ...")
+    gradient_checkpointing: bool = Field(default=False, description="compute activations again instead of keeping them: less memory, more time")
     tiny: TinyModel = TinyModel()
 
     @field_validator("path")
@@ -122,9 +122,9 @@ class ModelConfig(Section):
 class ProblemsConfig(Section):
     """Where questions come from; the same source strings as on the command line."""
 
-    train: str
-    eval: Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)] = ()
-    limit: int | None = Field(default=None, ge=1)
+    train: str = Field(description="a source: PATH.jsonl?question=COLUMN&answer=COLUMN, hub:ORG/NAME:SPLIT, gym:NAME?..., builtin:NAME?..., or A + B")
+    eval: Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)] = Field(default=(), description="one source or several, evaluated at the end and every train.eval_every steps")
+    limit: int | None = Field(default=None, ge=1, description="train on the first so many; None: all")
 
 
 class ProtocolConfig(Section):
@@ -138,11 +138,11 @@ class ProtocolConfig(Section):
         "verdict and attempts left",
         description="none | verdict | verdict and attempts left | a template with fields {n} {s} {attempt} {answer} {outcome} {reason} and the verdict's own | module:function",
     )
-    feedback_role: Literal["user", "system"] = "user"
+    feedback_role: Literal["user", "system"] = Field(default="user", description="the role of the feedback turn")
     hidden_feedback: str | None = Field(default=None, description="what a control of the evaluation says instead of the feedback, so that the verdict stays hidden; fields {n} {s}; None: 'Please give another answer.', with the attempts left where the feedback has them")
     history: Literal["full", "none"] = Field(default="full", description="none: every attempt sees the question and the number of attempts left, but no earlier attempt (a control)")
-    stop: Literal["answer", "end_of_turn"] = "answer"
-    max_attempt_tokens: int = Field(default=512, ge=1)
+    stop: Literal["answer", "end_of_turn"] = Field(default="answer", description="where an attempt ends: at the token that closes its answer, or where the model ends its turn")
+    max_attempt_tokens: int = Field(default=512, ge=1, description="what is longer is cut, and counts as without an answer")
     max_dialogue_tokens: int = Field(default=2048, ge=2, description="prompt, attempts and feedback together")
     budget_per: Literal["group", "rollout"] = Field(default="group", description="whether the rollouts of a group share one stated budget")
 
@@ -151,11 +151,11 @@ class RewardConfig(Section):
     """+1 / -0.5 / -1 in the paper. `discount` multiplies the success reward by discount^(t-1) for a success at attempt t;
     `no_answer_cost` is taken off at every attempt without an answer."""
 
-    correct: float = 1.0
-    wrong: float = -0.5
-    no_answer: float = -1.0
-    discount: float = Field(default=1.0, gt=0, le=1)
-    no_answer_cost: float = Field(default=0.0, ge=0)
+    correct: float = Field(default=1.0, description="an attempt was right")
+    wrong: float = Field(default=-0.5, description="no attempt was right, but one had an answer")
+    no_answer: float = Field(default=-1.0, description="no attempt had an answer")
+    discount: float = Field(default=1.0, gt=0, le=1, description="a success at attempt t is worth correct x discount^(t-1)")
+    no_answer_cost: float = Field(default=0.0, ge=0, description="taken off at every attempt without an answer")
 
 
 ANSWER_FORMATS = ("boxed", "####", "Answer:", "<answer>", "last number")
@@ -193,7 +193,7 @@ class GraderConfig(Section):
 
 class SamplingConfig(Section):
     temperature: float = Field(default=1.0, ge=0, description="0: greedy")
-    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_p: float = Field(default=1.0, gt=0, le=1, description="keep the most likely tokens up to this probability; 1: all")
     max_rows: int = Field(default=64, ge=1, description="dialogues decoded at once")
     rollout_precision: Literal["exact", "int8"] = Field(default="exact", description="int8: training rollouts in 8 bits on the processor, about twice as fast, with truncated importance weights; evaluation stays exact")
     prefill_tokens: int = Field(default=1024, ge=16, description="prompt and feedback tokens read in one forward pass, at most")
@@ -203,7 +203,7 @@ AdvantageName = Literal["gae", "grpo", "dr_grpo", "rloo", "pass@k", "reinforce++
 
 
 class AdvantageConfig(Section):
-    name: AdvantageName = "attempt"
+    name: AdvantageName = Field(default="attempt", description="how credit is given; attempt: per attempt, against the mean outcome of the rollouts with the same budget that reached it")
     gamma: float = Field(default=1.0, ge=0, le=1, description="gae: discount per sampled token")
     lam: float = Field(default=0.99, ge=0, le=1, description="gae: lambda per sampled token")
     normalize: Literal["none", "batch"] = Field(default="batch", description="whiten over the batch's tokens (gae, reinforce++) or scale by the batch's standard deviation (attempt)")
@@ -213,33 +213,33 @@ class AdvantageConfig(Section):
 
 
 class LossConfig(Section):
-    clip_low: float = Field(default=0.2, ge=0)
-    clip_high: float = Field(default=0.2, ge=0)
+    clip_low: float = Field(default=0.2, ge=0, description="the probability ratio counts down to 1 - clip_low")
+    clip_high: float = Field(default=0.2, ge=0, description="and up to 1 + clip_high")
     mean: Literal["token", "sequence", "constant"] = Field(default="token", description="token: over the step's sampled tokens; sequence: mean per dialogue, then over dialogues; constant: dialogues x max_dialogue_tokens (Dr. GRPO)")
     kl: float = Field(default=0.0, ge=0, description="coefficient of the KL to the model that reinforcement learning starts from (after the warm-up)")
-    kl_estimator: Literal["k1", "k2", "k3"] = "k3"
-    kl_in_reward: bool = False
-    entropy: float = Field(default=0.0, ge=0)
-    value: float = Field(default=0.5, ge=0)
+    kl_estimator: Literal["k1", "k2", "k3"] = Field(default="k3", description="Schulman's estimators of the KL from samples")
+    kl_in_reward: bool = Field(default=False, description="take the KL off the reward of every token instead of adding it to the loss")
+    entropy: float = Field(default=0.0, ge=0, description="coefficient of the entropy bonus")
+    value: float = Field(default=0.5, ge=0, description="coefficient of the critic's loss")
     value_clip: float = Field(default=0.2, ge=0, description="0: off")
     importance_cap: float | None = Field(default=None, ge=0, description="truncated importance weights between sampler and learner; 0: off; None: 2 with 8-bit rollouts, else off")
 
 
 class CriticConfig(Section):
-    kind: Literal["head", "separate"] = "separate"
+    kind: Literal["head", "separate"] = Field(default="separate", description="gae: a head on the policy, or a model of its own")
     lr: float | None = Field(default=None, gt=0, description="None: the policy's")
     warmup_steps: int = Field(default=0, ge=0, description="steps on which only the critic learns")
 
 
 class OptimizerConfig(Section):
-    name: Literal["adamw", "muon"] = "adamw"
-    lr: float = Field(default=1e-6, gt=0)
+    name: Literal["adamw", "muon"] = Field(default="adamw", description="muon: matrices by Muon, the rest by AdamW")
+    lr: float = Field(default=1e-6, gt=0, description="peak learning rate")
     muon_lr: float = Field(default=2e-2, gt=0, description="muon: for matrices; lr is for everything else")
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
     eps: float = Field(default=1e-8, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
     grad_clip: float = Field(default=1.0, ge=0, description="0: off")
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    schedule: Literal["constant", "linear", "cosine"] = Field(default="constant", description="how the rate falls after its warm-up")
     warmup: float = Field(default=0.03, ge=0, description="below 1: share of the run; else steps")
     decay: float = Field(default=1.0, ge=0, le=1, description="share of the run, at its end, over which the rate falls")
     final: float = Field(default=0.0, ge=0, le=1, description="last learning rate as a share of the peak")
@@ -248,8 +248,8 @@ class OptimizerConfig(Section):
 class WarmupConfig(Section):
     """Supervised warm-up on dialogues before reinforcement learning; `steps = 0`: none."""
 
-    steps: int = Field(default=0, ge=0)
-    batch_size: int = Field(default=64, ge=1)
+    steps: int = Field(default=0, ge=0, description="0: none")
+    batch_size: int = Field(default=64, ge=1, description="dialogues a step")
     data: str | None = Field(default=None, description="JSONL of {\"messages\": [...]}; None: the built-in task's own dialogues")
     optimizer: OptimizerConfig = OptimizerConfig(lr=1e-5)
 
@@ -257,20 +257,20 @@ class WarmupConfig(Section):
 class TrainConfig(Section):
     steps: int = Field(default=100, ge=0, description="0: the warm-up alone")
     max_tokens: int | None = Field(default=None, ge=1, description="end, and scale the schedule, by sampled tokens instead of steps (equal tokens for every arm)")
-    problems_per_step: int = Field(default=16, ge=1)
-    group_size: int = Field(default=8, ge=1)
+    problems_per_step: int = Field(default=16, ge=1, description="problems of a batch of rollouts")
+    group_size: int = Field(default=8, ge=1, description="rollouts of a problem")
     minibatches: int = Field(default=1, ge=1, description="optimiser steps per batch of rollouts")
-    epochs: int = Field(default=1, ge=1)
+    epochs: int = Field(default=1, ge=1, description="passes over a batch of rollouts")
     micro_batch_tokens: int = Field(default=4096, ge=16, description="tokens in one forward and backward pass; on the processor about 1,000 are fastest, since they stay in its cache")
     eval_every: int = Field(default=0, ge=0, description="evaluate every so many steps of reinforcement learning, on problems.eval; 0: at the end alone")
     threads: int | None = Field(default=None, ge=1, description="CPU threads; None: torch's default")
 
 
 class LogConfig(Section):
-    checkpoint_every: int = Field(default=10, ge=1)
-    keep_checkpoints: int = Field(default=2, ge=1)
-    rollouts: bool = True
-    tensorboard: bool = False
+    checkpoint_every: int = Field(default=10, ge=1, description="steps; a run goes on from its last checkpoint")
+    keep_checkpoints: int = Field(default=2, ge=1, description="the newest so many")
+    rollouts: bool = Field(default=True, description="keep every rollout: tokens, mask, log-probs, verdicts, advantages (Parquet)")
+    tensorboard: bool = Field(default=False, description="write the metrics for TensorBoard as well (pip install tensorboard)")
 
 
 ControlName = Literal["history_blind", "verdict_hidden", "random_verdict", "other_history", "false_wrong"]
@@ -306,7 +306,7 @@ class EvalConfig(Section):
 
     attempts: Annotated[str | None, BeforeValidator(lambda value: str(value) if type(value) is int else value)] = Field(default=None, description="numbers of attempts to allow, e.g. 1-7; None: 1 to the largest budget of training, and that plus 2")
     samples: int = Field(default=0, ge=0, description="independent samples per problem and temperature for pass@k (4 per attempt are enough); 0: none")
-    temperature: float = Field(default=0.0, ge=0)
+    temperature: float = Field(default=0.0, ge=0, description="of the dialogues; 0: greedy")
     temperatures: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(1.0,), description="of the pass@k samples; with several, each problem's is chosen on other problems")
     controls: Annotated[tuple[ControlName, ...], BeforeValidator(lambda value: parse_controls(value) if isinstance(value, str) else value)] = Field(default=(), description="all, or names: history_blind, verdict_hidden, random_verdict, other_history, false_wrong")
     limit: int = Field(default=200, ge=0, description="0: all")
@@ -328,9 +328,9 @@ class EvalConfig(Section):
 
 
 class Recipe(Section):
-    name: str = "run"
-    seed: int = Field(default=0, ge=0)
-    attempts: Budget = AttemptBudget.parse("uniform(1,5)")
+    name: str = Field(default="run", description="what the run is called")
+    seed: int = Field(default=0, ge=0, description="of everything that is drawn at random")
+    attempts: Budget = Field(default=AttemptBudget.parse("uniform(1,5)"), description="how many attempts a dialogue may take: uniform(1,5) | fixed(2) | weights(1,1,2), relative weights of 1, 2, 3 attempts")
     model: ModelConfig
     problems: ProblemsConfig
     protocol: ProtocolConfig = ProtocolConfig()

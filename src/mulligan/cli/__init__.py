@@ -13,11 +13,11 @@ from collections.abc import Sequence
 import typer
 
 from mulligan import __version__
-from mulligan.cli import evaluating, grading, looking, training
+from mulligan.cli import evaluating, grading, looking, settings, training
 from mulligan.cli.app import app
 from mulligan.errors import ConfigError, MulliganError
 
-__all__ = ["app", "evaluating", "grading", "looking", "main", "training"]
+__all__ = ["app", "evaluating", "grading", "looking", "main", "settings", "training"]
 
 # typer carries click within itself or beside itself, by version; this is the class of all its usage errors in either case.
 UsageError: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
