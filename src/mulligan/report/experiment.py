@@ -31,6 +31,8 @@ def experiment_table(evidence: Evidence, headline: str, rivals: Sequence[str]) -
         rows.append((arm.label, str(len(arm.members)), percent(accuracy.get(1)), percent(accuracy.get(k)), *own, *against, _repeats(evidence, arm, place), *kept))
     names = {"history_blind": "gain kept, history-blind", "random_verdict": "gain kept, random verdict"}
     headers = ("arm", "seeds", "accuracy@1", f"accuracy@{k}", f"own pass@{k}", "gain over it", *(f"gain over {r}'s pass@{k}" for r in rivals), "repeats", *(names[c] for c in controls))
+    known = [j for j in range(len(headers)) if j == 0 or any(row[j] != NOTHING for row in rows)]  # without samples nothing is known of pass@k
+    headers, rows = tuple(headers[j] for j in known), [tuple(row[j] for j in known) for row in rows]
     notes = (
         f"In percent and points, with 95 % intervals over seeds x problems ({place}); pass@k at the best of the temperatures sampled, chosen on other problems. Gain kept: the share of the "
         f"rise from 1 to {k} attempts that is left under the control; {NOTHING}: there is no clear rise, or it was not measured. "
