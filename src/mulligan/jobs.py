@@ -117,17 +117,21 @@ def require_same_training(job: Job) -> None:
 def require_same_evaluation(job: Job) -> None:
     """Raises ConfigError if the evaluation in the job's folder was played, graded or drawn otherwise than the job says. Those of earlier versions say
     nothing of it."""
-    played, wanted = read_evaluation(job.folder).get("settings") or {}, settings_of(job.load())
+    figures, recipe = read_evaluation(job.folder), job.load()
+    played, wanted = figures.get("settings") or {}, settings_of(recipe)
     unlike = [
         f"{section}.{key}: {value!r} there, {wanted[section][key]!r} now"
         for section, values in played.items() for key, value in values.items()
         if key in wanted.get(section, {}) and _plain(value) != _plain(wanted[section][key]) and f"{section}.{key}" not in _OF_NO_WEIGHT
     ]  # fmt: skip
+    if list(figures["problem_sets"]) != list(recipe.problems.eval):
+        unlike.append(f"problems.eval: {list(figures['problem_sets'])} there, {list(recipe.problems.eval)} now")
     if unlike:
         raise ConfigError(f"{job.folder} was evaluated with other settings ({'; '.join(unlike[:3])}): remove {job.folder / EVAL_JSON} to evaluate again, or choose another --out")
 
 
-_OF_NO_WEIGHT = ("grader.workers", "grader.deadline", "grader.max_failure_rate")
+_OF_NO_WEIGHT = ("grader.workers", "grader.deadline", "grader.max_failure_rate", "model.path")
+"""A model's path may be another after a move; which model it is, the arm's start says."""
 
 
 def _plain(value: Any) -> Any:

@@ -75,8 +75,8 @@ class Experiment(Section):
     @field_validator("arms")
     @classmethod
     def _names(cls, arms: dict[str, ExperimentArm]) -> dict[str, ExperimentArm]:
-        if faulty := [name for name in arms if not re.fullmatch(r"[\w.@+-]+", name) or name == WARM_UP]:
-            raise ValueError(f"{faulty[0]!r} is a folder's name and one of --arms: write it with letters, digits and . @ + - alone, and not {WARM_UP!r}")
+        if faulty := [name for name in arms if not re.fullmatch(r"\w[\w.@+-]*", name) or name == WARM_UP]:
+            raise ValueError(f"{faulty[0]!r} is a folder's name and one of --arms: begin with a letter or a digit and write it with these and . @ + - alone, and not {WARM_UP!r}")
         return arms
 
     @model_validator(mode="after")

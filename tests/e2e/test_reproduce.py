@@ -181,6 +181,8 @@ def test_what_was_trained_with_other_settings_does_not_pass_for_a_seed(finished:
 def test_what_was_evaluated_with_other_settings_does_not_pass_for_a_seed(finished: Path) -> None:
     with pytest.raises(ConfigError, match=r"seed-3/warm-up was evaluated with other settings \(eval.samples: 12 there, 99 now\): remove .*eval.json to evaluate again"):
         reproduce(str(finished / "small.toml"), finished / "out", seeds=1, overrides=("eval.samples=99",))
+    with pytest.raises(ConfigError, match=r"problems.eval: \['builtin:guess\?low=1&high=4&split=test'\] there, \['builtin:guess\?low=1&high=5&split=test'\] now"):
+        reproduce(str(finished / "small.toml"), finished / "out", seeds=1, overrides=("problems.eval=builtin:guess?low=1&high=5&split=test",))
     text = (finished / "small.toml").read_text()
     (finished / "reworded.toml").write_text(text.replace("protocol.feedback=wrong {n}", "protocol.feedback=no {n}"))
     with pytest.raises(ConfigError, match=r"seed-3/reworded was evaluated with other settings \(protocol.feedback: 'wrong {n}' there, 'no {n}' now\)"):
@@ -211,7 +213,7 @@ def test_an_archive_that_cannot_be_read_is_named(content: bytes | None, small: P
         ('title = "x"\nrecipe = "recipe.toml"\nheadline = "b"\n[arms.a]\n', "no arm 'b': use a, warm-up"),
         ('title = "x"\nrecipe = "recipe.toml"\nheadline = "a"\nrivals = ["b", "c"]\ndrawn = ["a", "c"]\n[arms.a]\n[arms.b]\n[arms.c]\n', "drawn lacks 'b': the figures show the headline's arm against the first rival"),
         ('title = "x"\nrecipe = "recipe.toml"\nheadline = "a"\ncolour = 1\n[arms.a]\n', "colour: Extra inputs"),
-        ('title = "x"\nrecipe = "recipe.toml"\nheadline = "a"\n[arms.a]\n[arms."b,c"]\n', r"arms: 'b,c' is a folder's name and one of --arms: write it with letters"),
+        ('title = "x"\nrecipe = "recipe.toml"\nheadline = "a"\n[arms.a]\n[arms."b,c"]\n', r"arms: 'b,c' is a folder's name and one of --arms: begin with a letter"),
         ("title = ", "cannot be read as TOML"),
         ('title = "x"\nrecipe = "recipe.toml"\nheadline = "a"\n[arms.a]\n[arms.b]\nstart = "c"\n', r"arms.b.start = 'c': use an arm that is trained from no other \(a\)"),
         ('title = "x"\nrecipe = "recipe.toml"\nheadline = "a"\n[arms.a]\nseeds = 2\n[arms.b]\nstart = "a"\n', "arms.b has more seeds than a, from which it starts: set arms.b.seeds = 2"),

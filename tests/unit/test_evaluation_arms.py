@@ -219,6 +219,19 @@ def test_arms_that_were_evaluated_by_other_settings_are_warned_of(tmp_path):
     assert "a and b were not played alike (protocol.feedback: 'verdict' and 'no: {n}')" in text
 
 
+def test_seeds_that_were_evaluated_by_different_settings_are_warned_of(tmp_path):
+    for seed, feedback in enumerate(("verdict", "no: {n}")):
+        write_run(tmp_path / f"m-{seed}", seed=seed)
+        write_evaluation(tmp_path / f"m-{seed}", arm_data(seed), settings={"protocol": {"feedback": feedback}})
+    text = "\n".join(comparison_warnings(read_arms([str(tmp_path / "m-0"), str(tmp_path / "m-1")])))
+    assert "the seeds of m were not evaluated alike (protocol" in text
+
+
+def test_another_revision_is_another_model(tmp_path):
+    folders = [write_evaluation(tmp_path / rev, arm_data(0), model="ORG/M", settings={"model": {"path": "ORG/M", "revision": rev}}) for rev in ("v1", "v2")]
+    assert [read_member(folder).model for folder in folders] == ["ORG/M@v1", "ORG/M@v2"]
+
+
 def test_seeds_are_joined_from_any_working_folder(tmp_path, monkeypatch):
     """Their models' paths are relative to the folder that training was started in."""
     for seed in range(2):

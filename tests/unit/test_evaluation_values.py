@@ -10,6 +10,7 @@ from fake_dialogues import FakePlayer, problem, rollout
 
 from mulligan.errors import ConfigError, RunError
 from mulligan.evaluation import evaluate, read_rivals, read_values, write_evaluation
+from mulligan.evaluation.arms import read_arms
 from mulligan.evaluation.attempts import RATES, attempt_counts
 from mulligan.evaluation.samples import TALLIED
 from mulligan.evaluation.values import aligned, in_common
@@ -152,7 +153,9 @@ def test_a_rival_that_is_a_run_is_read_as_everywhere_else(tmp_path):
 def test_a_set_whose_name_is_not_utf8_can_be_written(tmp_path):
     """A file's name in another encoding, as Python holds it."""
     write(tmp_path, evaluate(FakePlayer(always), PROBLEMS, name="f\udce9.jsonl", attempts=(1,)))
-    assert list(read_values(tmp_path)) == ["f?.jsonl"]
+    (arm,) = read_arms([str(tmp_path)])
+    assert arm.problem_sets == list(read_values(tmp_path)) == ["f?.jsonl"]
+    assert len(arm.problems("f?.jsonl")) == 12
 
 
 def test_gain_over_a_rival_takes_each_problems_own_value(tmp_path):

@@ -19,7 +19,7 @@ def iv(mean, half=0.04, n=200):
 def findings(**changes):
     base = {
         "label": "multi", "place": "one", "start": 1, "k": 5, "first": iv(0.4), "last": iv(0.7), "rise": iv(0.3), "passed": iv(0.5), "gain": iv(0.2),
-        "rivals": {"single": iv(0.1), "untrained": iv(0.12)}, "unsampled": (), "again": (), "sampled_to": 5, "named": False, "blind": iv(-0.2), "kept": iv(0.3),
+        "rivals": {"single": iv(0.1), "untrained": iv(0.12)}, "strongest": "single", "unsampled": (), "again": (), "sampled_to": 5, "named": False, "blind": iv(-0.2), "kept": iv(0.3),
     }  # fmt: skip
     return Findings(**(base | changes))
 
@@ -52,13 +52,13 @@ def test_verdicts(changes, verdict, tone):
 
 
 def test_sentences_carry_the_figures_and_say_nulls_plainly():
-    change, drawn, rival = _sentences(findings(rivals={"warm-up": iv(0.15), "single": iv(0.18)}))
+    change, drawn, rival = _sentences(findings(rivals={"warm-up": iv(0.15), "single": iv(0.18)}, strongest="warm-up"))
     assert change == "With 5 attempts instead of 1, multi solves 70.0 % of the questions instead of 40.0 %: +30.0 points [+26.0, +34.0]."
     assert drawn == "Drawing 5 independent answers from the same model solves 50.0 %: the failed attempts bring +20.0 points [+16.0, +24.0]."
     assert rival == "Against 5 independent answers of the strongest rival, warm-up, the difference is +15.0 points [+11.0, +19.0]."
     change, drawn, rival = _sentences(findings(rise=iv(0.01), gain=iv(-0.01), rivals={"single": iv(0.02)}))
     assert rival.endswith("single, the difference is +2.0 points [-2.0, +6.0], which is not clearly different from 0.")
-    assert len(_sentences(findings(rivals={}))) == 2
+    assert len(_sentences(findings(rivals={}, strongest=None))) == 2
     assert "+1.0 points [-3.0, +5.0], which is not clearly different from 0." in change
     assert "brings nothing that is clearly more, -1.0 points [-5.0, +3.0]" in drawn
     assert "solves 50.0 %, more than the dialogues do: -20.0 points" in _sentences(findings(gain=iv(-0.2)))[1]
@@ -79,6 +79,17 @@ def test_the_same_model_once_more_is_no_other_model(tmp_path):
     found = find(evidence)
     assert (set(found.rivals), found.again, found.models) == ({"again"}, ("again",), [])
     assert any("No rival model" in text for text in make_headline(evidence).caveats)
+
+
+def test_the_strongest_rival_was_drawn_from_where_the_figures_are_taken(tmp_path):
+    """Not on one set alone, whose difference would stand beside a mean of sets."""
+    quantities = {"solved": {1: [0, 1] * 100, 3: [1] * 200}, "passed": {1: [0.4] * 200, 3: [0.5] * 200}}
+    hard = {"3": {"mean": 0.01, "low": -0.02, "high": 0.04, "n": 200}}
+    write_evaluation(tmp_path / "m", {"a": quantities, "b": quantities}, model="m", more={"rivals": {"given": {"accuracy": {}, "pass_at_k": hard, "gain": hard}}})
+    write_evaluation(tmp_path / "single", {"a": quantities, "b": quantities}, model="s")
+    found = find(Evidence(read_arms([f"m={tmp_path / 'm'}", f"single={tmp_path / 'single'}"]), "single"))
+    assert found.place == "mean of sets"
+    assert (found.strongest, set(found.rivals)) == ("single", {"single", "given on a", "given on b"})
 
 
 def test_samples_that_do_not_reach_the_budget_are_not_called_none(tmp_path):

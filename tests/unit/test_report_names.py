@@ -35,6 +35,11 @@ def test_of_sources_that_begin_alike_the_longest_is_meant():
     assert shortened("gym:gcd?size=9&max=5: 9 problems; gym:gcd?size=9: 9", names) == "gcd (max=5): 9 problems; gcd: 9"
 
 
+def test_a_longer_source_that_begins_like_a_known_one_is_left_as_it_is():
+    names = short_names(["builtin:guess?split=test", "gym:gcd"])
+    assert shortened("builtin:guess?split=test&style=words; builtin:guess?split=test: x; gym:gcd?size=3 (gym:gcd)", names) == "builtin:guess?split=test&style=words; guess: x; gym:gcd?size=3 (gcd)"
+
+
 def test_sections_by_short_names_have_a_table_of_them():
     a, b = WORDS.format(1, 7), WORDS.format(11, 17)
     table = TextTable("T", ("problems", "arm", "k = 1"), ((a, "m", "1"), (b, "m", "2")), labels=2)

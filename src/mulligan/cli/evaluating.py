@@ -14,7 +14,7 @@ import typer
 
 from mulligan.cli.app import Overrides, app, quiet
 from mulligan.config import Recipe, apply_overrides, default_attempts, dump_recipe, load_recipe, parse_controls, parse_recipe
-from mulligan.errors import ConfigError, DataError, RunError
+from mulligan.errors import ConfigError, MulliganError, RunError
 from mulligan.types import Problem
 
 _TEMPERATURES = [0.6, 0.8, 1.0, 1.2]
@@ -177,7 +177,7 @@ def _trained_on(model: str) -> tuple[Problem, ...]:
     recipe = RunFolder.open(model).recipe
     try:
         return load_problems(recipe.problems.train, limit=recipe.problems.limit, seed=recipe.seed).problems
-    except (DataError, OSError) as error:
+    except (MulliganError, OSError) as error:
         print(f"whether the problems were trained on is not known: {error}")
         return ()
 

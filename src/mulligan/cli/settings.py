@@ -29,7 +29,7 @@ def settings(prefix: Annotated[str, typer.Argument(metavar="[KEY]", help="a sect
     for header in ("setting", "default", "meaning"):
         table.add_column(header, overflow="fold", no_wrap=header == "setting")
     for one in found:
-        values = " | ".join(one.values) if len(one.values) > 2 else ""
+        values = "" if one.values == ("true", "false") else " | ".join(one.values)
         meaning = "; ".join(part for part in (one.meaning, values if values not in one.meaning else "") if part)
         table.add_row(Text(one.key), Text("has to be set" if one.default is None else one.default), Text(meaning))
     Console(width=None if sys.stdout.isatty() else 140).print(table)

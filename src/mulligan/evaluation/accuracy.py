@@ -24,6 +24,7 @@ from mulligan.evaluation.samples import SampleFigures, sample_figures
 from mulligan.evaluation.tokens import equal_tokens, left_out
 from mulligan.evaluation.values import ProblemValues, Values, difference_of, differences_of, means_of, numbered
 from mulligan.sampling import SamplingParams
+from mulligan.transcripts import as_utf8
 from mulligan.types import Group, Problem, Rollout
 
 OnDone = Callable[[Rollout], None]
@@ -128,6 +129,7 @@ def evaluate(
         GraderError: not one dialogue could be graded with some number of attempts.
     """
     settings = _checked_settings(attempts, samples, temperature, temperatures, top_p, one_pass, controls, seed)
+    name = as_utf8(name)  # in all files alike
     chosen, source, set_aside = _unpack(problems, name)
     ids = tuple(p.id for p in chosen)
     beside = {rival.label: rival.on(name, ids) for rival in rivals}

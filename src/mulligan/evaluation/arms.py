@@ -63,8 +63,9 @@ class Member:
         if not named:
             return ""
         path = Path(str(named))
-        path = path / "model" if RunFolder.holds_run(path) else path
-        return str(path.resolve()) if path.exists() else os.path.normpath(path)
+        path = path.parent if path.name == "model" and (RunFolder.holds_run(path.parent) or not path.exists()) else path
+        revision = (self.figures.get("settings") or {}).get("model", {}).get("revision")
+        return (str(path.resolve()) if path.exists() else os.path.normpath(path)) + (f"@{revision}" if revision else "")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -228,9 +228,9 @@ def _protocol_warnings(arms: Sequence[Arm]) -> list[str]:
         if differing:
             shown = "; ".join(f"{key}: {a!r} and {b!r}" for key, a, b in differing[:4]) + (f"; and {len(differing) - 4} more" if len(differing) > 4 else "")
             found.append(f"{first.label} and {arm.label} were not played alike ({shown})")
-    mixed = [arm.label for arm in arms if len({_played(m.problem_sets) for m in arm.members}) > 1]
+    mixed = [arm.label for arm in arms if len({_played(m.problem_sets) for m in arm.members}) > 1 or any(_differing_settings(arm.seeds()[0], seed) for seed in arm.seeds()[1:])]
     if mixed:
-        found.append(f"the seeds of {', '.join(mixed)} were not evaluated alike (temperatures, samples, numbers of attempts or mode differ)")
+        found.append(f"the seeds of {', '.join(mixed)} were not evaluated alike (protocol, grader, temperatures, samples, numbers of attempts or mode differ)")
     return found
 
 
@@ -238,7 +238,7 @@ def _differing_settings(a: Arm, b: Arm) -> list[tuple[str, Any, Any]]:
     found = []
     one, two = a.members[0].settings, b.members[0].settings
     if one and two:
-        pairs = [(f"{section}.{key}", value, two[section][key]) for section in ("protocol", "grader") for key, value in one[section].items() if key in two[section]]
+        pairs = [(f"{section}.{key}", value, two[section][key]) for section in ("protocol", "grader") for key, value in one.get(section, {}).items() if key in two.get(section, {})]
         found += [(key, x, y) for key, x, y in pairs if x != y and key not in ("grader.workers", "grader.deadline", "grader.max_failure_rate")]
     for name in a.problem_sets:
         if name in b.problem_sets:

@@ -43,7 +43,8 @@ def eval_json(evaluations: Sequence[Evaluation], *, model: str, settings: Mappin
 def settings_of(recipe: Recipe) -> dict[str, Any]:
     """The sections of a recipe that say how an evaluation was played and graded."""
     table = dump_recipe(recipe)
-    return {section: table[section] for section in ("protocol", "grader", "eval")}
+    model = {key: table["model"][key] for key in ("path", "revision", "dtype")}
+    return {"model": model, **{section: table[section] for section in ("protocol", "grader", "eval")}}
 
 
 def dialogue_table(evaluation: Evaluation) -> pa.Table:

@@ -103,7 +103,7 @@ def numbered(ids: Sequence[str]) -> Iterator[tuple[str, int]]:
 
 def values_table(name: str, values: ProblemValues) -> pa.Table:
     """The rows of problem set `name`."""
-    count, name = len(values.problem_ids), as_utf8(name)
+    count = len(values.problem_ids)
     parts = []
     for quantity, by_k in values.quantities.items():
         for k, values_P in by_k.items():

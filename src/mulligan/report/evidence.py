@@ -122,6 +122,12 @@ class Evidence:
         ks = shared_ks([(arm, measure)], names)
         return self._means(arm, measure, ks, place, _BOUNDS[measure]) if ks else {}
 
+    def budget(self, arm: Arm, place: str) -> int:
+        """The number of attempts that figures of an arm are given for where there is one of each: its trained budget; the largest that was evaluated if that
+        one was not, or was 1."""
+        accuracy, trained = self.values(arm, ACCURACY, place), arm.trained_attempts
+        return trained if trained in accuracy and trained != 1 else max(accuracy, default=1)
+
     def rise(self, arm: Arm, place: str, k: int, start: int = 1) -> Interval | None:
         """accuracy@k - accuracy@start, paired within each model and problem; None without values per problem."""
         names = self._names(place)

@@ -65,6 +65,8 @@ class Findings:
     gain: Interval | None
     rivals: Mapping[str, Interval]
     """label -> accuracy@K - the rival's pass@K."""
+    strongest: str | None
+    """The one of `rivals` over which least is gained, of those that were drawn from in this place."""
     unsampled: tuple[str, ...]
     """Other arms' labels, evaluated here, of which pass@K is not known."""
     again: tuple[str, ...]
@@ -108,9 +110,9 @@ def find(evidence: Evidence) -> Findings | None:
     accuracy = evidence.values(arm, ACCURACY, place) if place else {}
     if place is None or not accuracy:
         return None
-    trained = arm.trained_attempts
-    k = trained if trained in accuracy and trained != 1 else max(accuracy)
+    k = evidence.budget(arm, place)
     rivals = {label: by_k[k] for label, by_k in evidence.rivals(arm, place).items() if k in by_k}
+    hardest = strongest(rivals)
     if place in OVER_ALL:  # what an evaluation was given as rivals is known for each set, not over all
         rivals |= {f"{label} on {name}": by_k[k] for name in evidence.over_all for label, by_k in evidence.rivals(arm, name).items() if label not in rivals and k in by_k}
     blind = "history_blind" if "history_blind" in evidence.controls(arm, place) else None
@@ -125,12 +127,13 @@ def find(evidence: Evidence) -> Findings | None:
         passed=evidence.values(arm, PASS, place).get(k),
         gain=evidence.values(arm, GAIN, place).get(k),
         rivals=rivals,
+        strongest=hardest,
         unsampled=tuple(
             other.label for other in evidence.arms
             if other.label not in rivals and not evidence.same_models(arm, other) and (other.problem_sets if place in OVER_ALL else place in other.problem_sets)
         ),
         again=tuple(other.label for other in evidence.arms if other is not arm and evidence.same_models(arm, other)),
-        sampled_to=max((k for name in arm.problem_sets for k in evidence.values(arm, PASS, name)), default=0),
+        sampled_to=max(evidence.values(arm, PASS, place), default=0),
         named=len(evidence.sets) > 1,
         blind=evidence.control_difference(arm, place, blind).get(k) if blind else None,
         kept=evidence.kept(arm, place, blind, k) if blind else None,
@@ -181,7 +184,7 @@ def _sentences(found: Findings) -> list[str]:
         else:
             said = ": the failed attempts bring" if found.gain.mean > 0 else ", more than the dialogues do:"
             sentences.append(f"{drawn}{said} {points_of(found.gain)}.")
-    if (rival := strongest(found.rivals)) is not None:
+    if (rival := found.strongest) is not None:
         difference = found.rivals[rival]
         unclear = ", which is not clearly different from 0" if _sign(difference) is None else ""
         sentences.append(f"Against {found.k} independent answers of the strongest rival, {rival}, the difference is {points_of(difference)}{unclear}.")
@@ -233,7 +236,7 @@ def _tiles(found: Findings) -> list[Tile]:
         tiles.append(_tile(f"{found.k} independent draws", found.passed, f"pass@{found.k}, same model"))
     if found.gain:
         tiles.append(_points_tile("points over drawing again, same model", found.gain))
-    if (rival := strongest(found.rivals)) is not None:
+    if (rival := found.strongest) is not None:
         tiles.append(_points_tile("points over the strongest rival's draws", found.rivals[rival], rival))
     if found.kept:
         tiles.append(_tile("of the rise kept without sight of the failures", found.kept))

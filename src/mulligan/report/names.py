@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 _SCHEMES = ("builtin:", "gym:")
@@ -29,5 +30,5 @@ def short_names(sources: Sequence[str]) -> dict[str, str]:
 def shortened(text: str, names: Mapping[str, str]) -> str:
     """`text` with every source in it by its short name; of sources that begin alike the longest is meant."""
     for source in sorted(names, key=len, reverse=True):
-        text = text.replace(source, names[source])
+        text = re.sub(re.escape(source) + r"(?![\w?&=])", lambda _, source=source: names[source], text) if source else text
     return text

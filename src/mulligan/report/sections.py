@@ -103,7 +103,7 @@ def _accuracy_panel(evidence: Evidence, place: str) -> Panel:
 
 def _compared(evidence: Evidence, place: str) -> list[Arm]:
     """The arms whose pass@k speaks of the head arm: its own, the baseline's and the strongest rival's."""
-    k = evidence.head.trained_attempts or max(evidence.values(evidence.head, ACCURACY, place), default=1)
+    k = evidence.budget(evidence.head, place)
     rival = strongest({label: by_k[k] for label, by_k in evidence.rivals(evidence.head, place).items() if k in by_k and label != BEST_SAMPLER})
     return [arm for arm in evidence.arms if arm in (evidence.head, evidence.baseline) or arm.label == rival]
 

@@ -206,7 +206,8 @@ def tenths(interval: Interval | None) -> str:
     """`1,234.5 [1,200.0, 1,270.2]`, for what is counted."""
     if interval is None:
         return NOTHING
-    mean, low, high = (f"{value:,.1f}".replace("-0.0", "0.0") if abs(value) < 0.05 else f"{value:,.1f}" for value in (interval.mean, interval.low, interval.high))
+    # What tenths would round to nothing keeps its digits: an end of an interval near 0 says on which side of it the interval lies.
+    mean, low, high = (plain(value) if abs(value) < 0.05 else f"{value:,.1f}" for value in (interval.mean, interval.low, interval.high))
     return f"{mean} [{low}, {high}]"
 
 
