@@ -87,9 +87,11 @@ def test_the_strongest_rival_was_drawn_from_where_the_figures_are_taken(tmp_path
     hard = {"3": {"mean": 0.01, "low": -0.02, "high": 0.04, "n": 200}}
     write_evaluation(tmp_path / "m", {"a": quantities, "b": quantities}, model="m", more={"rivals": {"given": {"accuracy": {}, "pass_at_k": hard, "gain": hard}}})
     write_evaluation(tmp_path / "single", {"a": quantities, "b": quantities}, model="s")
-    found = find(Evidence(read_arms([f"m={tmp_path / 'm'}", f"single={tmp_path / 'single'}"]), "single"))
+    stronger = {**quantities, "passed": {1: [0.4] * 200, 3: [0.7] * 200}}
+    write_evaluation(tmp_path / "pass", {"a": stronger, "b": stronger}, model="p")
+    found = find(Evidence(read_arms([f"{name}={tmp_path / name}" for name in ("m", "single", "pass")]), "single"))
     assert found.place == "mean of sets"
-    assert (found.strongest, set(found.rivals)) == ("single", {"single", "given on a", "given on b"})
+    assert (found.strongest, set(found.rivals)) == ("pass", {"single", "pass", "given on a", "given on b"})
 
 
 def test_samples_that_do_not_reach_the_budget_are_not_called_none(tmp_path):
