@@ -29,7 +29,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from mulligan.config import Recipe, load_recipe
 from mulligan.display import Display
 from mulligan.errors import ConfigError, RunError
-from mulligan.evaluation.results import read_evaluation, settings_of
+from mulligan.evaluation.results import OF_NO_WEIGHT, read_evaluation, settings_of
 from mulligan.evaluation.values import EVAL_JSON
 from mulligan.runlog import RunFolder, is_trained
 from mulligan.types import Rollout
@@ -119,24 +119,16 @@ def require_same_evaluation(job: Job) -> None:
     nothing of it."""
     figures, recipe = read_evaluation(job.folder), job.load()
     played, wanted = figures.get("settings") or {}, settings_of(recipe)
+    # The model's path may be another after a move; which model it is, the arm's start says.
     unlike = [
         f"{section}.{key}: {value!r} there, {wanted[section][key]!r} now"
         for section, values in played.items() for key, value in values.items()
-        if key in wanted.get(section, {}) and _plain(value) != _plain(wanted[section][key]) and f"{section}.{key}" not in _OF_NO_WEIGHT
+        if key in wanted.get(section, {}) and value != wanted[section][key] and f"{section}.{key}" not in (*OF_NO_WEIGHT, "model.path")
     ]  # fmt: skip
     if list(figures["problem_sets"]) != list(recipe.problems.eval):
         unlike.append(f"problems.eval: {list(figures['problem_sets'])} there, {list(recipe.problems.eval)} now")
     if unlike:
         raise ConfigError(f"{job.folder} was evaluated with other settings ({'; '.join(unlike[:3])}): remove {job.folder / EVAL_JSON} to evaluate again, or choose another --out")
-
-
-_OF_NO_WEIGHT = ("grader.workers", "grader.deadline", "grader.max_failure_rate", "model.path")
-"""A model's path may be another after a move; which model it is, the arm's start says."""
-
-
-def _plain(value: Any) -> Any:
-    """As it is after JSON."""
-    return json.loads(json.dumps(value))
 
 
 def evaluate_job(job: Job, report: Report) -> None:

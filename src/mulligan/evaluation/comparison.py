@@ -14,6 +14,7 @@ from mulligan.evaluation.arms import Arm, Key
 from mulligan.evaluation.compare import MIN_SEEDS, Floats, Weighting, differences, means
 from mulligan.evaluation.faults import FEW, SMALL_SET
 from mulligan.evaluation.intervals import Interval
+from mulligan.evaluation.results import OF_NO_WEIGHT
 
 Measure = tuple[tuple[str, float], ...]
 """A sum over quantities of values.parquet, each with its sign."""
@@ -239,7 +240,7 @@ def _differing_settings(a: Arm, b: Arm) -> list[tuple[str, Any, Any]]:
     one, two = a.members[0].settings, b.members[0].settings
     if one and two:
         pairs = [(f"{section}.{key}", value, two[section][key]) for section in ("protocol", "grader") for key, value in one.get(section, {}).items() if key in two.get(section, {})]
-        found += [(key, x, y) for key, x, y in pairs if x != y and key not in ("grader.workers", "grader.deadline", "grader.max_failure_rate")]
+        found += [(key, x, y) for key, x, y in pairs if x != y and key not in OF_NO_WEIGHT]
     for name in a.problem_sets:
         if name in b.problem_sets:
             settings = (m.members[0].problem_sets[name] for m in (a, b))
