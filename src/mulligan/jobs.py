@@ -132,7 +132,7 @@ def require_same_evaluation(job: Job) -> None:
 
 
 def evaluate_job(job: Job, report: Report) -> None:
-    """Evaluate the model that a job has trained (or, untrained, starts from), by the job's recipe."""
+    """Evaluate the model that a job has trained (or, untrained, starts from), by the job's recipe, from where it was."""
     from mulligan.model import load_policy
     from mulligan.plan import make_plan
     from mulligan.runtime.local import make_player
@@ -143,14 +143,15 @@ def evaluate_job(job: Job, report: Report) -> None:
         plan = make_plan(recipe)
         if is_trained(job.folder):
             recipe = job.load(f"model.path={job.model}")
-        player = make_player(recipe, load_policy(recipe.model, seed=recipe.seed, folder=job.folder / "initial_model"))
+        policy = load_policy(recipe.model, seed=recipe.seed, folder=job.folder / "initial_model")
+        player = make_player(recipe, policy)
         dialogues = itertools.count(1)
 
         def on_done(_: Rollout) -> None:
             if (n := next(dialogues)) % 500 == 0:
                 report(job.name, 1 - SHARE_OF_EVALUATION, f"evaluating: {n} dialogues")
 
-        plan.evaluate(player, job.folder, model=recipe.model.path, on_done=on_done)
+        plan.evaluate(player, job.folder, model=recipe.model.path, weights=policy.digest(), on_done=on_done)
         player.grader.close()
     report(job.name, 1.0, "done")
 

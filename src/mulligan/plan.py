@@ -13,7 +13,17 @@ from typing import TypeVar
 from mulligan.chat import Chat
 from mulligan.config import EvalConfig, Recipe
 from mulligan.errors import ConfigError, ContextOverflow, DataError, MulliganError
-from mulligan.evaluation import Evaluation, Rival, control_faults, evaluate, parse_attempts, settings_of, write_evaluation
+from mulligan.evaluation import (
+    Evaluation,
+    KeptPlays,
+    Rival,
+    control_faults,
+    evaluate,
+    forget_unfinished,
+    parse_attempts,
+    settings_of,
+    write_evaluation,
+)
 from mulligan.grading import Grader, make_grader
 from mulligan.learning.logits import most_logits
 from mulligan.model import autocast_of, check_int8, context_and_parameters, load_tokenizer, resolve_device
@@ -82,18 +92,22 @@ class Plan:
         activations = recipe.train.micro_batch_tokens * shape.activations_per_token // (8 if recipe.model.gradient_checkpointing else 1)
         return 4 * (copies * self.parameters + logits + activations + cache)
 
-    def evaluate(self, player: Player, folder: Path, *, model: str, on_done: Callable[[Rollout], None] | None = None) -> dict[str, float]:
+    def evaluate(
+        self, player: Player, folder: Path, *, model: str, weights: str | None = None, on_done: Callable[[Rollout], None] | None = None
+    ) -> dict[str, float]:
         """Evaluate on the recipe's eval sets, write `eval.json`, the problems' values and the dialogues; returns the accuracies for the
-        metrics. `model` is what eval.json calls it."""
+        metrics. `model` is what eval.json calls it; with `weights`, its digest, an evaluation that was stopped goes on where it was."""
         recipe = self.recipe
+        kept = KeptPlays(player, folder, weights=weights, recipe=recipe) if weights else None
         budgets = parse_attempts(recipe.eval_attempts)
         evaluations = [
             evaluate_set(
-                player, s, recipe.eval, budgets, seed=recipe.seed, trained_attempts=recipe.attempts.max_attempts, trained_on=self.problems, on_done=on_done
+                player, s, recipe.eval, budgets, seed=recipe.seed, trained_attempts=recipe.attempts.max_attempts, trained_on=self.problems, kept=kept, on_done=on_done
             )
             for s in self.eval_sets
         ]  # fmt: skip
         write_evaluation(folder, evaluations, model=model, settings=settings_of(recipe))
+        forget_unfinished(folder)
         return {f"{e.name}/accuracy@{k}": interval.mean for e in evaluations for k, interval in e.accuracy.items()}
 
 
@@ -116,12 +130,13 @@ def evaluate_set(
     trained_attempts: int | None = None,
     trained_on: Sequence[Problem] = (),
     rivals: Sequence[Rival] = (),
+    kept: KeptPlays | None = None,
     on_done: Callable[[Rollout], None] | None = None,
 ) -> Evaluation:
     """Evaluate on one problem set with `budgets` attempts, beside the ceilings that its task has under the player's feedback, and warn of problems of
-    it in `trained_on`."""
+    it in `trained_on`. `kept`: the player that keeps what this one plays, to go on from there."""
     done = evaluate(
-        player,
+        kept or player,
         problems,
         name=problems.source,
         attempts=budgets,

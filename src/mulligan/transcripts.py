@@ -7,7 +7,7 @@ verdicts, rewards and advantages. Suffix: `_T` token.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mulligan.errors import RunError
-from mulligan.types import Attempt, Group, Rollout
+from mulligan.types import Attempt, Group, Outcome, Problem, Rollout, StopReason, Transcript, Verdict, VerdictKind
 
 ATTEMPT = pa.struct(
     [
@@ -33,6 +33,7 @@ ATTEMPT = pa.struct(
         ("ms", pa.float64()),
         ("feedback", pa.string()),
         ("told", pa.string()),
+        ("fields", pa.map_(pa.string(), pa.string())),
     ]
 )
 
@@ -64,7 +65,8 @@ SCHEMA = pa.schema(
 )
 """`k` is the budget of attempts; `rollout` the index within the group; `attempts[i].start:end` spans of sampled tokens;
 `advantages` (per token, 0 on forced ones) is null where nothing was trained; `context_starts`: where the policy began anew, without sight of
-what comes before ([0] for a dialogue); `attempts[i].told`: the outcome that a control told instead of the true one; `cut`: ended by the dialogue's token cap with attempts left."""
+what comes before ([0] for a dialogue); `attempts[i].told`: the outcome that a control told instead of the true one; `attempts[i].fields`: what
+the verdict said beyond right or wrong (a hint); `cut`: ended by the dialogue's token cap with attempts left."""
 
 
 def rollout_table(
@@ -144,6 +146,41 @@ def read_rollouts(path: str | Path) -> list[dict[str, Any]]:
     return rows
 
 
+def rollout_of(row: Mapping[str, Any], problem: Problem) -> Rollout:
+    """The rollout that a row was written from; log-probs come back in float32, in which they are kept."""
+    transcript = Transcript()
+    for name in ("token_ids", "sampled", "logprobs", "full_logprobs", "context_starts"):
+        setattr(transcript, name, row[name])
+    return Rollout(
+        problem=problem,
+        transcript=transcript,
+        attempts=tuple(_attempt_of(attempt) for attempt in row["attempts"]),
+        budget=row["k"],
+        rewards=tuple(row["rewards"]),
+        step=row["step"],
+        index=row["rollout"],
+        policy_version=row["policy_version"],
+        cut=row["cut"],
+        error=row["error"],
+    )
+
+
+def _attempt_of(row: Mapping[str, Any]) -> Attempt:
+    outcome = Outcome(row["outcome"])
+    # What was truncated had no answer: see `outcome_of`.
+    kind = VerdictKind.NO_ANSWER if outcome is Outcome.TRUNCATED else VerdictKind(outcome.value)
+    return Attempt(
+        index=row["index"],
+        start=row["start"],
+        end=row["end"],
+        text=row["text"],
+        stop=StopReason(row["stop"]),
+        verdict=Verdict(kind, row["answer"], row["reason"], row["ms"], dict(row["fields"] or ())),
+        feedback=row["feedback"],
+        told=Outcome(row["told"]) if row["told"] is not None else None,
+    )
+
+
 def _row(rollout: Rollout, advantages: Sequence[float] | np.ndarray | None) -> dict[str, Any]:
     transcript = rollout.transcript
     if advantages is not None and len(advantages) != sum(transcript.sampled):
@@ -185,6 +222,7 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
         "ms": attempt.verdict.ms,
         "feedback": _text(attempt.feedback),
         "told": attempt.told.value if attempt.told is not None else None,
+        "fields": [(as_utf8(str(name)), as_utf8(str(value))) for name, value in attempt.verdict.fields.items()],
     }
 
 

@@ -8,18 +8,25 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
-from tiny_runs import Killed, KillingDisplay, assert_same_run, metrics_of, rollouts_of, tiny, tiny_table
+from tiny_runs import CountingDisplay, Killed, KillingDisplay, assert_same_run, metrics_of, rollouts_of, tiny, tiny_table
 
+from mulligan.cli import evaluating, main
 from mulligan.cli.training import to_toml
 from mulligan.config import Recipe
 from mulligan.display import Display
 from mulligan.errors import RunError
-from mulligan.jobs import Job, train_job
+from mulligan.evaluation.kept import UNFINISHED
+from mulligan.jobs import Job, evaluate_job, train_job
+from mulligan.rollout import Player
 from mulligan.train import train
+from mulligan.types import Group
 
 QUIET = Display(quiet=True)
 
@@ -135,6 +142,71 @@ def test_a_trained_run_without_checkpoints_is_not_begun_anew(unbroken: dict[str,
     with pytest.raises(RunError, match=r"is trained and keeps no checkpoint to go on from: train its model further with model.path=.*/r/model"):
         train(tiny(), run, resume=True, display=QUIET)
     assert metrics_of(run) == before
+
+
+# ---------------------------------------------------------------------------------------------------------------- evaluations
+
+
+def grading_times(files: Sequence[Path]) -> list[float]:
+    """Of every attempt: no two gradings take the same time, so these tell dialogues that were kept from those that were played again."""
+    return [attempt["ms"] for file in files for row in pq.read_table(file).to_pylist() for attempt in row["attempts"]]
+
+
+def test_killed_in_the_evaluation(unbroken: dict[str, Path], tmp_path: Path):
+    """In its third part: the dialogues with one and with two attempts are not played again."""
+    recipe, run, counted = tiny(), tmp_path / "r", CountingDisplay()
+    killed(recipe, run, 8, 4 + 4 + 1)
+    before = grading_times(list((run / UNFINISHED).iterdir()))
+    assert len(before) >= 8 and not (run / "eval.json").exists()
+    train(recipe, run, resume=True, display=counted)
+    assert_same_run(run, unbroken["plain"])
+    assert set(before) <= set(grading_times([run / "dialogues.parquet"]))
+    assert counted.dialogues == 4 * (3 + 2) and not (run / UNFINISHED).exists()
+
+
+def test_a_job_goes_on_with_its_evaluation(unbroken: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(to_toml(tiny_table()))
+    job, played = Job("tiny", recipe, (), tmp_path / "r"), []
+    train_job(job, lambda *_: None)
+    play = Player.play
+
+    def killing(self: Player, *arguments: Any, **call: Any) -> list[Group]:
+        played.append(call["budget"])
+        if len(played) == 3:
+            raise Killed
+        return play(self, *arguments, **call)
+
+    monkeypatch.setattr(Player, "play", killing)
+    with pytest.raises(Killed):
+        evaluate_job(job, lambda *_: None)
+    evaluate_job(job, lambda *_: None)
+    assert played == [1, 2, 3, 3, 1], "two budgets, the third and again, the samples"
+    one, two = (json.loads((folder / "eval.json").read_text()) for folder in (job.folder, unbroken["plain"]))
+    assert one["problem_sets"] == two["problem_sets"]
+    assert not (job.folder / UNFINISHED).exists()
+
+
+def test_eval_goes_on_after_ctrl_c(unbroken: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    arguments = ["eval", str(unbroken["plain"]), "--attempts", "1-3", "--samples", "2", "--temperatures", "0.6,1.0"]
+    done: list[object] = []
+
+    def interrupt(rollout: object) -> None:
+        done.append(rollout)
+        if len(done) == 3 * 4 + 5:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(evaluating, "_progress", lambda *_: nullcontext(interrupt))
+        assert main([*arguments, "--out", str(tmp_path / "a")]) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "interrupted: the same command goes on where it was"
+    assert main([*arguments, "--out", str(tmp_path / "a")]) == 0
+    assert "12 dialogues were there already, played by this model before the evaluation was stopped" in capsys.readouterr().out
+    assert main([*arguments, "--out", str(tmp_path / "b")]) == 0
+    assert "were there already" not in capsys.readouterr().out
+    assert (tmp_path / "a" / "eval.json").read_text() == (tmp_path / "b" / "eval.json").read_text()
+    assert (tmp_path / "a" / "values.parquet").read_bytes() == (tmp_path / "b" / "values.parquet").read_bytes()
+    assert {file.name for file in (tmp_path / "a").iterdir()} == {"eval.json", "values.parquet", "dialogues.parquet"}
 
 
 # ---------------------------------------------------------------------------------------------------------------------- Ctrl-C

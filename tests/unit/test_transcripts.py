@@ -37,6 +37,7 @@ def test_a_row_holds_the_dialogue_as_it_was(tmp_path):
     wrong, right = first["attempts"]
     assert wrong == {
         "index": 1, "start": 4, "end": 6, "text": "text 1", "stop": "answer", "outcome": "wrong", "answer": "3", "reason": None, "ms": 1.5, "feedback": "wrong", "told": None,
+        "fields": [],
     }  # fmt: skip
     assert (right["outcome"], right["start"], right["end"], right["feedback"]) == ("correct", 9, 12, None)
     assert second["attempts"][0]["outcome"] == "truncated"

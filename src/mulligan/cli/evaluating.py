@@ -53,7 +53,16 @@ def evaluate(
 
     from rich.console import Console
 
-    from mulligan.evaluation import control_faults, num_dialogues, parse_attempts, read_rivals, settings_of, write_evaluation
+    from mulligan.evaluation import (
+        KeptPlays,
+        control_faults,
+        forget_unfinished,
+        num_dialogues,
+        parse_attempts,
+        read_rivals,
+        settings_of,
+        write_evaluation,
+    )
     from mulligan.evaluation.samples import ENOUGH
     from mulligan.grading import make_grader
     from mulligan.model import load_policy
@@ -75,7 +84,9 @@ def evaluate(
         for one in rivals:
             one.on(chosen.source, [p.id for p in chosen.problems])
     trained_on = _trained_on(model)
-    player = make_player(settled, load_policy(settled.model, seed=settled.seed))
+    policy = load_policy(settled.model, seed=settled.seed)
+    player = make_player(settled, policy)
+    kept = KeptPlays(player, out, weights=policy.digest(), recipe=settled)
     console = Console(width=None if sys.stdout.isatty() else 140)
     evaluations = []
     try:
@@ -84,15 +95,18 @@ def evaluate(
             with _progress(chosen.source, total) as on_done:
                 done = evaluate_set(
                     player, chosen, config, budgets, seed=seed, top_p=top_p, one_pass=one_pass,
-                    trained_attempts=trained, trained_on=trained_on, rivals=rivals, on_done=on_done,
+                    trained_attempts=trained, trained_on=trained_on, rivals=rivals, kept=kept, on_done=on_done,
                 )  # fmt: skip
             evaluations.append(done)
             write_evaluation(out, evaluations, model=_evaluated(model, settled), settings=settings_of(settled))
             for table in evaluation_tables(done):
                 console.print(table)
         write_set_aside(out, sets)
+        forget_unfinished(out)
     finally:
         player.grader.close()
+    if kept.taken:
+        print(f"{kept.taken} dialogues were there already, played by this model before the evaluation was stopped")
     if not config.samples:
         print(f"No independent samples were drawn, so that nothing is said of drawing again: --samples {ENOUGH * max(budgets)} gives pass@k and the gain over it.")
     print(f"written: {out / 'eval.json'}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from hashlib import blake2b
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,14 @@ class Policy:
     @property
     def num_parameters(self) -> int:
         return sum(p.numel() for p in self.model.parameters())
+
+    def digest(self) -> str:
+        """32 hex digits of blake2b over every weight's name, type, shape and bytes: the same for the same model wherever it lies."""
+        found = blake2b(digest_size=16)
+        for name, tensor in self.model.state_dict().items():
+            found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
+        return found.hexdigest()
 
     def logits(self, ids_T: Tensor, layout: Layout, position_ids: Tensor, index: Tensor) -> Tensor:
         """One flat pass. ids_T (T,), position_ids (1, T), index (N,): positions of the pass whose logits are wanted. Returns (N, V) in float32."""
