@@ -77,6 +77,21 @@ def test_accuracy_has_the_mean_the_sets_and_the_ceilings(arms):
     assert shown["multi"].colour == shown["multi: pass@k"].colour != shown["single"].colour
 
 
+@pytest.mark.parametrize(("attempts", "said"), [("uniform(1,3)", 3), ("fixed(1)", 5), ("fixed(4)", 5)])
+def test_single_figures_are_given_for_one_number_of_attempts(tmp_path, attempts, said):
+    """The trained one; the largest that was evaluated, if that is 1 or was not evaluated. It is the same in the headline, the headroom, the controls and an experiment's table."""
+    write_run(tmp_path / "run", attempts=attempts)
+    solved = {k: [1.0] * (4 * k) + [0.0] * (40 - 4 * k) for k in (1, 2, 3, 5)}
+    more = {"ceilings": {"best possible": {str(k): 0.9 for k in solved}}, "controls": {"history_blind": {"accuracy": {str(k): interval(0.1 * k) for k in solved}, "difference": {}, "gain_kept": None}}}
+    write_evaluation(tmp_path / "run", {"s": {"solved": solved, "solved:history_blind": solved}}, more=more)
+    evidence = Evidence(read_arms([str(tmp_path / "run")]))
+    assert evidence.budget(evidence.head, "s") == said
+    sections = {s.id: s for s in evaluation_sections(evidence)}
+    assert sections["accuracy"].text[-1].startswith(f"With {said} attempts the best possible is 90.0 % (s); run reaches {40 * said // 4:.1f} [")
+    assert sections["controls"].tables[0].rows[0][3] == str(said)
+    assert f"accuracy@{said}" in experiment_table(evidence, "run", []).headers
+
+
 def test_gain_is_set_against_every_rival(arms):
     section = sections_of(*arms)["gain"]
     own, rivals = section.charts[0].panels

@@ -7,7 +7,7 @@ disagree. Over several seeds or sets they are made from values.parquet (`evaluat
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -125,8 +125,7 @@ class Evidence:
     def budget(self, arm: Arm, place: str) -> int:
         """The number of attempts that figures of an arm are given for where there is one of each: its trained budget; the largest that was evaluated if that
         one was not, or was 1."""
-        accuracy, trained = self.values(arm, ACCURACY, place), arm.trained_attempts
-        return trained if trained in accuracy and trained != 1 else max(accuracy, default=1)
+        return budget_among(self.values(arm, ACCURACY, place), arm.trained_attempts)
 
     def rise(self, arm: Arm, place: str, k: int, start: int = 1) -> Interval | None:
         """accuracy@k - accuracy@start, paired within each model and problem; None without values per problem."""
@@ -401,6 +400,11 @@ def _tallied(arm: Arm, place: str) -> list[list[float]]:
         return []
     found = [[float(t) for t in one.members[0].problem_sets[place].get("pass_temperatures") or {} if all(one.ks(place, f"{part}@{t}") for part in TALLIED)] for one in arm.seeds()]
     return found if all(found) else []
+
+
+def budget_among(measured: Collection[int], trained: int | None) -> int:
+    """Of the numbers of attempts that were measured the one that a single figure is given for: see `Evidence.budget`."""
+    return trained if trained in measured and trained is not None and trained != 1 else max(measured, default=1)
 
 
 def over_seeds(found: Sequence[Interval]) -> Interval | None:

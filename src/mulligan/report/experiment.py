@@ -20,7 +20,7 @@ def experiment_table(evidence: Evidence, headline: str, rivals: Sequence[str]) -
     each rival and under the controls."""
     arms = {arm.label: arm for arm in evidence.arms}
     place = evidence.main or ""
-    k = arms[headline].trained_attempts or max(evidence.values(arms[headline], ACCURACY, place), default=1)
+    k = evidence.budget(arms[headline], place)
     controls = [name for name in ("history_blind", "random_verdict") if name in evidence.controls(arms[headline], place)]
     rows = []
     for arm in evidence.arms:

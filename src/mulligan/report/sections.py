@@ -10,7 +10,7 @@ from mulligan.evaluation import Interval
 from mulligan.evaluation.arms import Arm
 from mulligan.evaluation.comparison import ACCURACY, GAIN, OVER_ALL, PASS, TOKENS, Measure
 from mulligan.report.chart import Chart, Curve, Panel
-from mulligan.report.evidence import BEST_SAMPLER, Evidence, strongest
+from mulligan.report.evidence import BEST_SAMPLER, Evidence, budget_among, strongest
 from mulligan.report.tables import NOTHING, TextTable, number, percent, plain, points, tenths
 
 MANY_ARMS = 3
@@ -113,9 +113,8 @@ def _headroom(evidence: Evidence) -> list[str]:
     arm, place = evidence.head, evidence.main
     best = evidence.ceilings(place).get("best possible", {}) if place else {}
     accuracy = evidence.values(arm, ACCURACY, place) if place else {}
-    trained = arm.trained_attempts
-    k = trained if trained in accuracy else max(accuracy, default=0)
-    if k not in best:
+    k = evidence.budget(arm, place) if place else 0
+    if k not in best or k not in accuracy:
         return []
     return [f"With {k} attempts the best possible is {100 * best[k].mean:.1f} % ({place}); {arm.label} reaches {percent(accuracy[k])} %."]
 
@@ -238,9 +237,8 @@ def controls_section(evidence: Evidence) -> Section | None:
 
 def _control_row(evidence: Evidence, arm: Arm, place: str, control: str) -> tuple[str, ...]:
     accuracy, difference = evidence.control_accuracy(arm, place, control), evidence.control_difference(arm, place, control)
-    trained = evidence.head.trained_attempts  # of all arms the same, so that their rows can be compared
-    k = trained if trained in accuracy and trained != 1 else max(accuracy, default=0)
-    cells = (str(k), percent(accuracy.get(k)), points(difference.get(k)), percent(evidence.kept(arm, place, control, k)) if k else NOTHING)
+    k = budget_among(accuracy, evidence.head.trained_attempts)  # of all arms the head's, so that their rows can be compared
+    cells = (str(k), percent(accuracy.get(k)), points(difference.get(k)), percent(evidence.kept(arm, place, control, k)))
     return (place, arm.label, _control(control), *cells)
 
 
