@@ -151,7 +151,7 @@ def evaluate_job(job: Job, report: Report) -> None:
             if (n := next(dialogues)) % 500 == 0:
                 report(job.name, 1 - SHARE_OF_EVALUATION, f"evaluating: {n} dialogues")
 
-        plan.evaluate(player, job.folder, model=recipe.model.path, weights=policy.digest(), on_done=on_done)
+        plan.evaluate(player, job.folder, model=recipe.model.path, fingerprint=policy.fingerprint(), on_done=on_done)
         player.grader.close()
     report(job.name, 1.0, "done")
 

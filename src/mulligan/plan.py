@@ -19,7 +19,6 @@ from mulligan.evaluation import (
     Rival,
     control_faults,
     evaluate,
-    forget_unfinished,
     parse_attempts,
     settings_of,
     write_evaluation,
@@ -93,12 +92,12 @@ class Plan:
         return 4 * (copies * self.parameters + logits + activations + cache)
 
     def evaluate(
-        self, player: Player, folder: Path, *, model: str, weights: str | None = None, on_done: Callable[[Rollout], None] | None = None
+        self, player: Player, folder: Path, *, model: str, fingerprint: str | None = None, on_done: Callable[[Rollout], None] | None = None
     ) -> dict[str, float]:
         """Evaluate on the recipe's eval sets, write `eval.json`, the problems' values and the dialogues; returns the accuracies for the
-        metrics. `model` is what eval.json calls it; with `weights`, its digest, an evaluation that was stopped goes on where it was."""
+        metrics. `model` is what eval.json calls it; with the model's `fingerprint` an evaluation that was stopped goes on where it was."""
         recipe = self.recipe
-        kept = KeptPlays(player, folder, weights=weights, recipe=recipe) if weights else None
+        kept = KeptPlays(player, folder, model=fingerprint, recipe=recipe) if fingerprint else None
         budgets = parse_attempts(recipe.eval_attempts)
         evaluations = [
             evaluate_set(
@@ -107,7 +106,8 @@ class Plan:
             for s in self.eval_sets
         ]  # fmt: skip
         write_evaluation(folder, evaluations, model=model, settings=settings_of(recipe))
-        forget_unfinished(folder)
+        if kept is not None:
+            kept.forget()
         return {f"{e.name}/accuracy@{k}": interval.mean for e in evaluations for k, interval in e.accuracy.items()}
 
 

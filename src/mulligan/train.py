@@ -86,7 +86,7 @@ def _train(recipe: Recipe, run: RunFolder, plan: Plan, display: Display, *, resu
         workers.save_model(run.model)
         run.write_model_card(plan.problems_described)
         if recipe.problems.eval:
-            plan.evaluate(workers.player, run.path, model=str(run.model), weights=workers.policy.digest(), on_done=display.rollout_done)
+            plan.evaluate(workers.player, run.path, model=str(run.model), fingerprint=workers.policy.fingerprint(), on_done=display.rollout_done)
 
 
 def _finished(recipe: Recipe, state: dict[str, Any]) -> bool:

@@ -199,11 +199,20 @@ def test_eval_goes_on_after_ctrl_c(unbroken: dict[str, Path], tmp_path: Path, mo
     with monkeypatch.context() as patched:
         patched.setattr(evaluating, "_progress", lambda *_: nullcontext(interrupt))
         assert main([*arguments, "--out", str(tmp_path / "a")]) == 130
-    assert capsys.readouterr().err.splitlines()[-1] == "interrupted: the same command goes on where it was"
+    assert capsys.readouterr().err.splitlines()[-1] == "interrupted: the same command goes on from the pieces that are finished"
     assert main([*arguments, "--out", str(tmp_path / "a")]) == 0
     assert "12 dialogues were there already, played by this model before the evaluation was stopped" in capsys.readouterr().out
     assert main([*arguments, "--out", str(tmp_path / "b")]) == 0
     assert "were there already" not in capsys.readouterr().out
+    # Stopped again; then another model goes to the same folder, by the same settings.
+    done.clear()
+    with monkeypatch.context() as patched:
+        patched.setattr(evaluating, "_progress", lambda *_: nullcontext(interrupt))
+        assert main([*arguments, "--out", str(tmp_path / "c")]) == 130
+    other = [arguments[0], str(unbroken["tokens"]), *arguments[2:], "--out", str(tmp_path / "c")]
+    assert main(other) == 0
+    assert "were there already" not in capsys.readouterr().out
+    assert (tmp_path / "c" / UNFINISHED).exists(), "what the first had played"
     assert (tmp_path / "a" / "eval.json").read_text() == (tmp_path / "b" / "eval.json").read_text()
     assert (tmp_path / "a" / "values.parquet").read_bytes() == (tmp_path / "b" / "values.parquet").read_bytes()
     assert {file.name for file in (tmp_path / "a").iterdir()} == {"eval.json", "values.parquet", "dialogues.parquet"}

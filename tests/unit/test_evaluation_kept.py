@@ -2,11 +2,12 @@
 
 import dataclasses
 
+import pyarrow.parquet as pq
 import pytest
 from fake_dialogues import FakePlayer, problem
 
 from mulligan.config import parse_recipe
-from mulligan.evaluation import KeptPlays, dialogue_table, evaluate, forget_unfinished
+from mulligan.evaluation import KeptPlays, dialogue_table, evaluate
 from mulligan.evaluation.kept import UNFINISHED
 from mulligan.types import Group, Verdict
 
@@ -36,11 +37,11 @@ class StoppedPlayer(FakePlayer):
 
 
 def script(i, k, g):
-    return [["c"], ["w:3", "c"], ["w:4", "t", "c"], ["n", "w:5", "w:5"], ["u"]][i % 5][:k] if g % 3 < 2 else ["w:6"] * k
+    return [["c"], ["w:3", "c"], ["w:4", "t", "c"], ["n", "w:5", "w:5"], ["w:8"] * k][i % 5][:k] if g % 3 < 2 else ["w:6"] * k
 
 
-def kept(player, folder, weights="one", **changes):
-    return KeptPlays(player, folder, weights=weights, recipe=parse_recipe(RECIPE | changes))
+def kept(player, folder, fingerprint="one", **changes):
+    return KeptPlays(player, folder, model=fingerprint, recipe=parse_recipe(RECIPE | changes))
 
 
 def play(player, **changes):
@@ -67,33 +68,84 @@ def test_it_goes_on_to_the_same_figures_and_dialogues(tmp_path, at):
     assert again.taken == len(done) - sum(12 * call["group_size"] for call in player.calls)
 
 
+class Hinting(FakePlayer):
+    """Every verdict carries these fields."""
+
+    def __init__(self, **fields):
+        super().__init__(script)
+        self.fields = fields
+
+    def play(self, problems, **call):
+        def hinted(rollout):
+            return dataclasses.replace(rollout, attempts=tuple(dataclasses.replace(a, verdict=dataclasses.replace(a.verdict, fields=self.fields)) for a in rollout.attempts))
+
+        return [Group(g.problem, tuple(map(hinted, g.rollouts))) for g in super().play(problems, **call)]
+
+
 def test_what_the_verdicts_said_comes_back_for_the_controls_that_borrow_it(tmp_path):
-    class Hinting(FakePlayer):
-        def play(self, problems, **call):
-            def hinted(rollout):
-                attempts = (dataclasses.replace(a, verdict=dataclasses.replace(a.verdict, fields={"hint": "higher", "n": 3})) for a in rollout.attempts)  # type: ignore[dict-item]
-                return dataclasses.replace(rollout, attempts=tuple(attempts))
-
-            return [Group(g.problem, tuple(map(hinted, g.rollouts))) for g in super().play(problems, **call)]
-
-    play(kept(Hinting(script), tmp_path), controls=(), samples=0)
+    play(kept(Hinting(hint="higher", bulls="2"), tmp_path), controls=(), samples=0)
     player = FakePlayer(script)
     play(kept(player, tmp_path), controls=("random_verdict",), samples=0)
     donors = [r for call in player.calls for g in call["donors"] for r in g.rollouts]
     assert {c["condition"] for c in player.calls} == {"random_verdict"}
     verdicts = [a.verdict for r in donors for a in r.attempts]
-    assert verdicts and all(v.fields == {"hint": "higher", "n": "3"} for v in verdicts)
+    assert verdicts and all(v.fields == {"hint": "higher", "bulls": "2"} for v in verdicts)
     assert Verdict(verdicts[0].kind, verdicts[0].answer, ms=1.5, fields=verdicts[0].fields) == verdicts[0]
+
+
+@pytest.mark.parametrize("player", [Hinting(left=2), FakePlayer(lambda i, k, g: ["u"] if i == 3 else ["c"]), FakePlayer(script, errors=[5])])
+def test_what_cannot_come_back_as_it_was_or_failed_is_not_kept(tmp_path, player):
+    """Numbers among a verdict's fields would come back as text; what the grader or the feedback failed on may not fail again."""
+    for _ in range(2):
+        play(kept(player, tmp_path), controls=(), samples=0)
+    assert len(player.calls) == 2 * 3
+    assert not (tmp_path / UNFINISHED).exists()
+
+
+class ByProblem(FakePlayer):
+    """Answers by the problem, whichever piece it is in; stops in the call number `at`."""
+
+    def __init__(self, at: int | None = None):
+        super().__init__(lambda i, k, g: script(int(self.asked[i].id[1:]), k, g))
+        self.at = at
+
+    def play(self, problems, **call):
+        self.asked = problems
+        if len(self.calls) == self.at:
+            raise Stopped
+        return super().play(problems, **call)
+
+
+SAMPLES = {"controls": (), "attempts": (1,), "temperatures": (1.0,)}
+ONE_ROW = {"sampling": {"max_rows": 1}}
+"""One dialogue is sampled at once: a piece has 16, which are 4 problems of 4 samples."""
+
+
+def test_many_dialogues_are_kept_in_pieces(tmp_path):
+    with pytest.raises(Stopped):
+        play(kept(ByProblem(at=2), tmp_path, **ONE_ROW), **SAMPLES)
+    assert len(list((tmp_path / UNFINISHED).iterdir())) == 2, "the dialogues with one attempt, and the first samples"
+    player = ByProblem()
+    result, whole = play(kept(player, tmp_path, **ONE_ROW), **SAMPLES), play(FakePlayer(script), **SAMPLES)
+    assert [(c["group_size"], len(c["donors"])) for c in player.calls] == [(4, 0), (4, 0)]
+    assert result.to_json() == whole.to_json()
+    assert dialogue_table(result).equals(dialogue_table(whole))
+
+
+def test_problems_that_occur_twice_are_played_together(tmp_path):
+    """A player tells their draws apart by which of them comes first."""
+    player = ByProblem()
+    play(kept(player, tmp_path, **ONE_ROW), problems=[*PROBLEMS, PROBLEMS[0]], **SAMPLES)
+    assert [c["group_size"] for c in player.calls] == [1, 4]
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"weights": "another"},
+        {"fingerprint": "another"},
         {"protocol": {"feedback": "{hint} {n}"}},
         {"grader": {"deadline": 7.0}},
         {"reward": {"discount": 0.8}},
-        {"model": {"path": "m", "tokenizer": "another"}},
     ],
 )
 def test_nothing_is_taken_from_another_model_or_protocol(tmp_path, changes):
@@ -122,29 +174,68 @@ def test_nothing_is_taken_from_other_dialogues(tmp_path, changes):
     assert len(player.calls) == CALLS
 
 
-def test_where_the_model_lies_and_how_much_is_asked_for_may_change(tmp_path):
+def test_a_function_that_was_changed_under_its_name_is_another(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = tmp_path / "my_own_task.py"
+    feedback = {"protocol": {"feedback": "my_own_task:hint"}}
+    problems = [dataclasses.replace(p, grader="my_own_task:grade") for p in PROBLEMS]
+    for changes, asked in ((feedback, PROBLEMS), ({}, problems)):
+        module.write_text("# one")
+        play(kept(FakePlayer(script), tmp_path, **changes), problems=asked)
+        for text, played in (("# one", 0), ("# two", CALLS)):
+            module.write_text(text)
+            player = FakePlayer(script)
+            play(kept(player, tmp_path, **changes), problems=asked)
+            assert len(player.calls) == played
+
+
+def test_what_no_dialogue_depends_on_may_change(tmp_path):
     stopped_at(tmp_path, 6)
     player = FakePlayer(script)
-    play(kept(player, tmp_path, model={"path": "moved"}), attempts=(1, 2, 3, 4), controls=("random_verdict",), samples=2)
+    changes = {"model": {"path": "moved"}, "grader": {"workers": 3, "max_failure_rate": 0.5}, "eval": {"samples": 9}, "train": {"steps": 9}}
+    play(kept(player, tmp_path, **changes))
+    assert len(player.calls) == CALLS - 6
+
+
+def test_more_can_be_asked_for(tmp_path):
+    play(kept(FakePlayer(script), tmp_path), controls=("history_blind", "random_verdict"))
+    player = FakePlayer(script)
+    play(kept(player, tmp_path), attempts=(1, 2, 3, 4), controls=("history_blind", "random_verdict"), samples=2)
     # Random verdicts are borrowed from the dialogues with the largest budget, which is another one now.
     assert [(c["condition"], c["budget"], c["group_size"]) for c in player.calls] == [
-        ("normal", 4, 1), *[("random_verdict", k, 1) for k in (1, 2, 3, 4)], ("normal", 1, 2), ("normal", 1, 2),
+        ("normal", 4, 1), ("history_blind", 4, 1), *[("random_verdict", k, 1) for k in (1, 2, 3, 4)], ("normal", 1, 2), ("normal", 1, 2),
     ]  # fmt: skip
 
 
 def test_a_damaged_file_is_played_again(tmp_path):
     stopped_at(tmp_path, 3)
-    damaged, cut, _ = sorted((tmp_path / UNFINISHED).glob("*.parquet"))
+    damaged, cut, other = sorted((tmp_path / UNFINISHED).glob("*.parquet"))
     damaged.write_bytes(b"no parquet")
     cut.write_bytes(cut.read_bytes()[:200])
+    pq.write_table(pq.read_table(other).drop_columns("rewards"), other)
     player = FakePlayer(script)
     result = play(kept(player, tmp_path))
-    assert len(player.calls) == CALLS - 1
+    assert len(player.calls) == CALLS
     assert result.to_json() == play(FakePlayer(script)).to_json()
 
 
-def test_nothing_is_left_when_it_is_whole(tmp_path):
+def test_a_folder_that_cannot_be_written_costs_nothing_but_the_keeping(tmp_path):
+    (tmp_path / UNFINISHED).write_text("a file stands in the way")
+    with pytest.warns(RuntimeWarning, match="what it has played from here on is played again") as warned:
+        result = play(kept(FakePlayer(script), tmp_path))
+    assert len(warned) == 1
+    assert result.to_json() == play(FakePlayer(script)).to_json()
+
+
+def test_nothing_is_left_when_it_is_whole_but_what_is_anothers(tmp_path):
     stopped_at(tmp_path, 3)
-    forget_unfinished(tmp_path)
+    small = kept(FakePlayer(script), tmp_path)
+    play(small, problems=PROBLEMS[:4])
+    assert len(list((tmp_path / UNFINISHED).iterdir())) == 3 + CALLS
+    small.forget()
+    assert len(list((tmp_path / UNFINISHED).iterdir())) == 3
+    whole = kept(FakePlayer(script), tmp_path)
+    play(whole)
+    whole.forget()
     assert list(tmp_path.iterdir()) == []
-    forget_unfinished(tmp_path)
+    whole.forget()

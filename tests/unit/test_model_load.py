@@ -106,6 +106,45 @@ def test_tiny_is_built_once_and_read_again(tmp_path):
     refused("tiny:", "builds a model in the run folder")
 
 
+def test_the_fingerprint_is_the_models_wherever_it_lies(folder, tmp_path):
+    policy = load_policy(ModelConfig(path=str(folder)))
+    found = policy.fingerprint()
+    assert len(found) == 32
+    shutil.copytree(folder, tmp_path / "moved")
+    assert load_policy(ModelConfig(path=str(tmp_path / "moved"))).fingerprint() == found
+    policy.model.save_pretrained(tmp_path / "saved")
+    policy.tokenizer.save_pretrained(tmp_path / "saved")
+    assert load_policy(ModelConfig(path=str(tmp_path / "saved"))).fingerprint() == found
+    assert load_policy(ModelConfig(path=str(folder), dtype="bfloat16")).fingerprint() != found
+    with torch.no_grad():
+        next(policy.model.parameters()).view(-1)[5] += 1e-6
+    assert policy.fingerprint() != found
+
+
+@pytest.mark.parametrize("change", ["rms_norm_eps", "rope", "max_position_embeddings", "eos", "template", "vocabulary"])
+def test_what_a_dialogue_depends_on_beside_the_weights_changes_the_fingerprint(folder, change):
+    found = load_policy(ModelConfig(path=str(folder))).fingerprint()
+
+    def edit(name: str, make) -> None:
+        table = json.loads((folder / name).read_text())
+        make(table)
+        (folder / name).write_text(json.dumps(table))
+
+    match change:
+        case "rms_norm_eps" | "max_position_embeddings":
+            edit("config.json", lambda table: table.update({change: table[change] * 2}))
+        case "rope":
+            edit("config.json", lambda table: table.get("rope_parameters", table).update(rope_theta=5000.0))
+        case "eos":
+            edit("generation_config.json", lambda table: table.update(eos_token_id=[3, 4]))
+        case "template":
+            template = folder / "chat_template.jinja"
+            template.write_text(template.read_text() + " ")
+        case "vocabulary":
+            edit("tokenizer.json", lambda table: table["model"]["merges"].pop())
+    assert load_policy(ModelConfig(path=str(folder))).fingerprint() != found
+
+
 def test_the_model_refuses_other_uses(tiny_policy):
     with pytest.raises(RuntimeError, match=r"call it through mulligan\.model\.Policy"):
         tiny_policy.model(torch.tensor([IDS]))

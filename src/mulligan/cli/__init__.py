@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         error.show()  # type: ignore[attr-defined]
         return 2
     except (KeyboardInterrupt, typer.Abort):
-        goes_on = {"eval": ": the same command goes on where it was", "train": ": the same command with --resume goes on from the last checkpoint", "quickstart": ": the same command goes on where it was", "reproduce": ": the same command goes on where it was"}
+        goes_on = {"eval": ": the same command goes on from the pieces that are finished", "train": ": the same command with --resume goes on from the last checkpoint", "quickstart": ": the same command goes on where it was", "reproduce": ": the same command goes on where it was"}
         print(f"interrupted{goes_on.get(arguments[0] if arguments else '', '')}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # the reader has seen enough (mulligan ... | head)

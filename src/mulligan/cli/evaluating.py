@@ -56,7 +56,6 @@ def evaluate(
     from mulligan.evaluation import (
         KeptPlays,
         control_faults,
-        forget_unfinished,
         num_dialogues,
         parse_attempts,
         read_rivals,
@@ -86,7 +85,7 @@ def evaluate(
     trained_on = _trained_on(model)
     policy = load_policy(settled.model, seed=settled.seed)
     player = make_player(settled, policy)
-    kept = KeptPlays(player, out, weights=policy.digest(), recipe=settled)
+    kept = KeptPlays(player, out, model=policy.fingerprint(), recipe=settled)
     console = Console(width=None if sys.stdout.isatty() else 140)
     evaluations = []
     try:
@@ -102,7 +101,7 @@ def evaluate(
             for table in evaluation_tables(done):
                 console.print(table)
         write_set_aside(out, sets)
-        forget_unfinished(out)
+        kept.forget()
     finally:
         player.grader.close()
     if kept.taken:

@@ -5,7 +5,7 @@ from mulligan.evaluation.attempts import AttemptFigures, Rate, parse_attempts
 from mulligan.evaluation.controls import ControlFigures, FalseWrong, control_faults
 from mulligan.evaluation.evaluation import Evaluation
 from mulligan.evaluation.intervals import Interval, bootstrap_mean, bootstrap_ratio, bootstrap_seeds, bootstrap_statistics, paired_difference
-from mulligan.evaluation.kept import KeptPlays, forget_unfinished
+from mulligan.evaluation.kept import KeptPlays
 from mulligan.evaluation.passk import pass_at_k
 from mulligan.evaluation.power import Power, detectable_difference, problems_needed
 from mulligan.evaluation.results import dialogue_table, eval_json, read_evaluation, settings_of, write_evaluation
@@ -40,7 +40,6 @@ __all__ = [
     "eval_json",
     "evaluate",
     "fold_of",
-    "forget_unfinished",
     "num_dialogues",
     "paired_difference",
     "parse_attempts",

@@ -1,54 +1,88 @@
 """What an unfinished evaluation has played, kept so that the same evaluation goes on from there.
 
 An evaluation is some dozens of calls of `Player.play`: the dialogues with each budget, those of each control, the samples of each temperature.
-Each call's dialogues become one file as soon as they are all there, named by a hash of everything that they depend on, so that nothing is ever
-taken from another model, protocol or question. The folder is removed when the evaluation is whole.
+They are played in pieces, and each piece becomes one file as soon as its dialogues are all there, named by a hash of what they depend on: the model, the
+protocol, the grader, the problems, the draws. What could not come back as it was, or should be tried again (a grader or a feedback function
+that failed), is not kept. The files are removed when the evaluation is whole.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
-import shutil
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 from mulligan import __version__
+from mulligan.conditions import NEED_DONORS
 from mulligan.config import Recipe, dump_recipe
 from mulligan.errors import RunError
 from mulligan.evaluation.accuracy import OnDone, Player
+from mulligan.grading.cache import GRADER_VERSION
 from mulligan.sampling import SamplingParams
-from mulligan.transcripts import read_rollouts, rollout_of, rollout_table, write_table
+from mulligan.transcripts import SCHEMA, read_rollouts, rollout_of, rollout_table, write_table
 from mulligan.types import Group, Problem
 
 UNFINISHED = ".unfinished"
 """The folder, in that of the evaluation."""
+
+WAVES = 16
+"""How many times as many dialogues a piece has as are sampled at once: towards its end rows stand empty, which more pieces would make dear."""
+
+WITHOUT_WEIGHT = {"grader": ("workers", "max_failure_rate")}
+"""Settings that no dialogue depends on. (A deadline decides what could be graded.)"""
 
 
 class KeptPlays:
     """A player that keeps what it plays in `folder`/.unfinished, and takes from there what was played before.
 
     Args:
-        weights: `Policy.digest` of the model that plays.
+        model: `Policy.fingerprint` of the model that plays.
         recipe: how it plays; what the calls themselves say (attempts, samples, temperatures, controls) may change from one evaluation to the next.
     """
 
-    def __init__(self, player: Player, folder: Path, *, weights: str, recipe: Recipe):
+    def __init__(self, player: Player, folder: Path, *, model: str, recipe: Recipe):
         table = dump_recipe(recipe)
         self.player = player
         self.folder = folder / UNFINISHED
-        self.made_of = {"version": __version__, "weights": weights, "tokenizer": table["model"]["tokenizer"], "dtype": table["model"]["dtype"]}
-        self.made_of |= {section: table[section] for section in ("protocol", "grader", "reward")}
+        self.piece = WAVES * recipe.sampling.max_rows
+        """Most dialogues of a piece."""
+        self.made_of = {"version": [__version__, GRADER_VERSION, str(SCHEMA)], "model": model, "feedback": _source_of(recipe.protocol.feedback)}
+        for section in ("protocol", "grader", "reward"):
+            self.made_of[section] = {key: value for key, value in table[section].items() if key not in WITHOUT_WEIGHT.get(section, ())}
+        self.kind = recipe.grader.kind
         self.taken = 0
         """Dialogues that did not have to be played again."""
+        self._files: set[Path] = set()
+        self._keeps = True
 
-    def play(
+    def play(self, problems: Sequence[Problem], *, group_size: int = 1, **call: Any) -> list[Group]:
+        """As `Player.play`."""
+        return [group for piece in self._pieces(problems, group_size) for group in self._play(piece, group_size=group_size, **call)]
+
+    def forget(self) -> None:
+        """The evaluation is whole, and what was kept stands in its own files. Another one that was begun in this folder keeps what it has."""
+        for file in self._files:
+            file.unlink(missing_ok=True)
+        with suppress(OSError):  # not there, or not empty
+            self.folder.rmdir()
+
+    def _pieces(self, problems: Sequence[Problem], group_size: int) -> Iterator[Sequence[Problem]]:
+        """Problems that occur twice are played together: a player tells their draws apart by which of them comes first."""
+        each = max(1, self.piece // group_size) if len({p.id for p in problems}) == len(problems) else len(problems)
+        return (problems[i : i + each] for i in range(0, len(problems), max(each, 1)))
+
+    def _play(
         self,
         problems: Sequence[Problem],
         *,
         seed: int,
         step: int,
-        group_size: int = 1,
+        group_size: int,
         budget: int | None = None,
         params: SamplingParams,
         stage: str = "train",
@@ -56,46 +90,69 @@ class KeptPlays:
         condition: str = "normal",
         donors: Sequence[Group] = (),
     ) -> list[Group]:
-        """As `Player.play`. The donors need not be told apart: they are dialogues of the same model on the same problems.
-
-        Raises:
-            RunError: the folder cannot be written.
-        """
-        call = {"seed": seed, "step": step, "group_size": group_size, "budget": budget, "temperature": params.temperature, "top_p": params.top_p}
-        call |= {"stage": stage, "condition": condition, "donors": [len(donors), donors[0].rollouts[0].budget if donors else 0]}
-        asked = [[p.id, p.question, p.answer, p.grader, dict(p.meta)] for p in problems]
-        key = json.dumps([self.made_of, call, asked], sort_keys=True, default=repr)
-        path = self.folder / f"{blake2b(key.encode('utf-8', 'surrogatepass'), digest_size=16).hexdigest()}.parquet"
-        groups = _read(path, problems, group_size)
-        if groups is None:
-            groups = self.player.play(
-                problems, seed=seed, step=step, group_size=group_size, budget=budget, params=params,
-                stage=stage, on_done=on_done, condition=condition, donors=donors,
-            )  # fmt: skip
-            write_table(path, rollout_table(groups, stage=stage, step=step))
+        call: dict[str, Any] = {"seed": seed, "step": step, "group_size": group_size, "budget": budget, "stage": stage, "condition": condition}
+        call |= {"temperature": params.temperature, "top_p": params.top_p}
+        if condition in NEED_DONORS and donors:  # the same model's dialogues, which differ with the problems and the budget alone
+            call["donors"] = [[g.problem.id for g in donors], donors[0].rollouts[0].budget]
+        file = self._file(call, problems)
+        if (groups := _read(file, problems, group_size)) is not None:
+            self._files.add(file)
+            self.taken += len(problems) * group_size
+            for rollout in (rollout for group in groups for rollout in group.rollouts):
+                if on_done is not None:
+                    on_done(rollout)
             return groups
-        rollouts = [rollout for group in groups for rollout in group.rollouts]
-        self.taken += len(rollouts)
-        if on_done is not None:
-            for rollout in rollouts:
-                on_done(rollout)
+        groups = self.player.play(
+            problems, seed=seed, step=step, group_size=group_size, budget=budget, params=params,
+            stage=stage, on_done=on_done, condition=condition, donors=donors,
+        )  # fmt: skip
+        if self._keeps and all(map(_can_be_kept, groups)):
+            self._keep(file, groups, stage=stage, step=step)
         return groups
 
+    def _file(self, call: dict[str, Any], problems: Sequence[Problem]) -> Path:
+        asked = [[p.id, p.question, p.answer, self.kind or p.grader, dict(p.meta)] for p in problems]
+        graders = {kind: _source_of(kind) for kind in sorted({self.kind or p.grader for p in problems})}
+        key = json.dumps([self.made_of, graders, call, asked], sort_keys=True, default=repr)
+        return self.folder / f"{blake2b(key.encode('utf-8', 'surrogatepass'), digest_size=16).hexdigest()}.parquet"
 
-def forget_unfinished(folder: Path) -> None:
-    """The evaluation in `folder` is whole: what it had played is in its own files."""
-    shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
+    def _keep(self, file: Path, groups: Sequence[Group], *, stage: str, step: int) -> None:
+        try:
+            write_table(file, rollout_table(groups, stage=stage, step=step))
+            self._files.add(file)
+        except RunError as error:  # what is being evaluated is not lost by it
+            self._keeps = False
+            warnings.warn(f"{error}; if this evaluation is stopped, what it has played from here on is played again", RuntimeWarning, stacklevel=2)
 
 
-def _read(path: Path, problems: Sequence[Problem], group_size: int) -> list[Group] | None:
+def _source_of(entry: str) -> str:
+    """A hash of the module's file behind `module:function`, which may be changed under the same name; empty for everything else. (What the module
+    imports is not looked at.)"""
+    module, colon, _ = entry.partition(":")
+    if not colon or not all(part.isidentifier() for part in module.split(".")):
+        return ""
+    with suppress(ImportError, ValueError, OSError):
+        spec = importlib.util.find_spec(module)
+        if spec is not None and spec.origin:
+            return blake2b(Path(spec.origin).read_bytes(), digest_size=16).hexdigest()
+    return ""
+
+
+def _can_be_kept(group: Group) -> bool:
+    return not any(r.error or r.ungradable for r in group.rollouts) and all(
+        isinstance(part, str) for r in group.rollouts for a in r.attempts for field in a.verdict.fields.items() for part in field
+    )
+
+
+def _read(file: Path, problems: Sequence[Problem], group_size: int) -> list[Group] | None:
     """The groups of a file; None where there is none, or it cannot be read: it is played again."""
-    if not path.exists():
+    if not file.exists():
         return None
     try:
-        rows = read_rollouts(path)
-    except RunError:
+        rows = read_rollouts(file)
+        if [row["problem_id"] for row in rows] != [p.id for p in problems for _ in range(group_size)]:
+            return None
+        rollouts = [rollout_of(row, problems[i // group_size]) for i, row in enumerate(rows)]
+    except (RunError, KeyError, TypeError, ValueError):
         return None
-    if [row["problem_id"] for row in rows] != [p.id for p in problems for _ in range(group_size)]:
-        return None
-    rollouts = [rollout_of(row, problems[i // group_size]) for i, row in enumerate(rows)]
     return [Group(p, tuple(rollouts[i * group_size : (i + 1) * group_size])) for i, p in enumerate(problems)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -37,9 +38,16 @@ class Policy:
     def num_parameters(self) -> int:
         return sum(p.numel() for p in self.model.parameters())
 
-    def digest(self) -> str:
-        """32 hex digits of blake2b over every weight's name, type, shape and bytes: the same for the same model wherever it lies."""
+    def fingerprint(self) -> str:
+        """32 hex digits of blake2b over everything of the model that its dialogues depend on, wherever it lies: weights, configuration, precision, kind of
+        device, end tokens, tokenizer and chat template."""
         found = blake2b(digest_size=16)
+        config = {key: value for key, value in self.model.config.to_dict().items() if key not in ("_name_or_path", "transformers_version")}
+        ends = self.model.generation_config.eos_token_id if self.model.generation_config is not None else None
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        vocabulary = backend.to_str() if backend is not None else sorted(self.tokenizer.get_vocab().items())
+        words = [config, str(self.autocast), self.device.type, ends, self.tokenizer.chat_template, self.tokenizer.special_tokens_map, vocabulary]
+        found.update(json.dumps(words, sort_keys=True, default=repr).encode("utf-8", "surrogatepass"))
         for name, tensor in self.model.state_dict().items():
             found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
