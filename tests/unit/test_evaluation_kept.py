@@ -189,6 +189,24 @@ def test_a_function_that_was_changed_under_its_name_is_another(tmp_path, monkeyp
             assert len(player.calls) == played
 
 
+def test_a_function_is_what_it_was_when_the_evaluation_began(tmp_path, monkeypatch):
+    """Its file is changed in the middle: what is played on is played by the function that is loaded, and not found again by the new one."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = tmp_path / "my_own_grader.py"
+    module.write_text("# one")
+    problems = [dataclasses.replace(p, grader="my_own_grader:grade") for p in PROBLEMS]
+
+    class Changing(FakePlayer):
+        def play(self, problems, **call):
+            module.write_text("# two")
+            return super().play(problems, **call)
+
+    play(kept(Changing(script), tmp_path), problems=problems)
+    player = FakePlayer(script)
+    play(kept(player, tmp_path), problems=problems)
+    assert len(player.calls) == CALLS
+
+
 def test_what_no_dialogue_depends_on_may_change(tmp_path):
     stopped_at(tmp_path, 6)
     player = FakePlayer(script)

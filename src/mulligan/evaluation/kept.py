@@ -17,11 +17,14 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from mulligan import __version__
 from mulligan.conditions import NEED_DONORS
 from mulligan.config import Recipe, dump_recipe
 from mulligan.errors import RunError
 from mulligan.evaluation.accuracy import OnDone, Player
+from mulligan.evaluation.results import OF_NO_WEIGHT
 from mulligan.grading.cache import GRADER_VERSION
 from mulligan.sampling import SamplingParams
 from mulligan.transcripts import SCHEMA, read_rollouts, rollout_of, rollout_table, write_table
@@ -33,7 +36,7 @@ UNFINISHED = ".unfinished"
 WAVES = 16
 """How many times as many dialogues a piece has as are sampled at once: towards its end rows stand empty, which more pieces would make dear."""
 
-WITHOUT_WEIGHT = {"grader": ("workers", "max_failure_rate")}
+LEFT_OUT = tuple(name for name in OF_NO_WEIGHT if name != "grader.deadline")
 """Settings that no dialogue depends on. (A deadline decides what could be graded.)"""
 
 
@@ -53,11 +56,12 @@ class KeptPlays:
         """Most dialogues of a piece."""
         self.made_of = {"version": [__version__, GRADER_VERSION, str(SCHEMA)], "model": model, "feedback": _source_of(recipe.protocol.feedback)}
         for section in ("protocol", "grader", "reward"):
-            self.made_of[section] = {key: value for key, value in table[section].items() if key not in WITHOUT_WEIGHT.get(section, ())}
+            self.made_of[section] = {key: value for key, value in table[section].items() if f"{section}.{key}" not in LEFT_OUT}
         self.kind = recipe.grader.kind
         self.taken = 0
         """Dialogues that did not have to be played again."""
         self._files: set[Path] = set()
+        self._sources: dict[str, str] = {}
         self._keeps = True
 
     def play(self, problems: Sequence[Problem], *, group_size: int = 1, **call: Any) -> list[Group]:
@@ -73,52 +77,54 @@ class KeptPlays:
 
     def _pieces(self, problems: Sequence[Problem], group_size: int) -> Iterator[Sequence[Problem]]:
         """Problems that occur twice are played together: a player tells their draws apart by which of them comes first."""
-        each = max(1, self.piece // group_size) if len({p.id for p in problems}) == len(problems) else len(problems)
-        return (problems[i : i + each] for i in range(0, len(problems), max(each, 1)))
+        unlike = len({p.id for p in problems}) == len(problems)
+        each = max(1, self.piece // group_size if unlike else len(problems))
+        return (problems[i : i + each] for i in range(0, len(problems), each))
 
     def _play(
         self,
         problems: Sequence[Problem],
         *,
-        seed: int,
-        step: int,
         group_size: int,
-        budget: int | None = None,
         params: SamplingParams,
-        stage: str = "train",
-        on_done: OnDone | None = None,
         condition: str = "normal",
         donors: Sequence[Group] = (),
+        on_done: OnDone | None = None,
+        **draws: Any,
     ) -> list[Group]:
-        call: dict[str, Any] = {"seed": seed, "step": step, "group_size": group_size, "budget": budget, "stage": stage, "condition": condition}
-        call |= {"temperature": params.temperature, "top_p": params.top_p}
+        """`draws`: everything else that says which dialogues are asked for."""
+        asked = {**draws, "group_size": group_size, "temperature": params.temperature, "top_p": params.top_p, "condition": condition}
         if condition in NEED_DONORS and donors:  # the same model's dialogues, which differ with the problems and the budget alone
-            call["donors"] = [[g.problem.id for g in donors], donors[0].rollouts[0].budget]
-        file = self._file(call, problems)
-        if (groups := _read(file, problems, group_size)) is not None:
-            self._files.add(file)
-            self.taken += len(problems) * group_size
-            for rollout in (rollout for group in groups for rollout in group.rollouts):
-                if on_done is not None:
-                    on_done(rollout)
+            asked["donors"] = [[g.problem.id for g in donors], donors[0].rollouts[0].budget]
+        file = self._file(asked, problems)
+        if (groups := _read(file, problems, group_size)) is None:
+            groups = self.player.play(problems, group_size=group_size, params=params, condition=condition, donors=donors, on_done=on_done, **draws)
+            if self._keeps and all(map(_can_be_kept, groups)):
+                self._keep(file, rollout_table(groups, stage=draws["stage"], step=draws["step"]))
             return groups
-        groups = self.player.play(
-            problems, seed=seed, step=step, group_size=group_size, budget=budget, params=params,
-            stage=stage, on_done=on_done, condition=condition, donors=donors,
-        )  # fmt: skip
-        if self._keeps and all(map(_can_be_kept, groups)):
-            self._keep(file, groups, stage=stage, step=step)
+        self._files.add(file)
+        self.taken += len(problems) * group_size
+        if on_done is not None:
+            for group in groups:
+                for rollout in group.rollouts:
+                    on_done(rollout)
         return groups
 
-    def _file(self, call: dict[str, Any], problems: Sequence[Problem]) -> Path:
-        asked = [[p.id, p.question, p.answer, self.kind or p.grader, dict(p.meta)] for p in problems]
-        graders = {kind: _source_of(kind) for kind in sorted({self.kind or p.grader for p in problems})}
-        key = json.dumps([self.made_of, graders, call, asked], sort_keys=True, default=repr)
+    def _file(self, asked: dict[str, Any], problems: Sequence[Problem]) -> Path:
+        questions = [[p.id, p.question, p.answer, self.kind or p.grader, dict(p.meta)] for p in problems]
+        graders = {kind: self._source(kind) for kind in {self.kind or p.grader for p in problems}}
+        key = json.dumps([self.made_of, graders, asked, questions], sort_keys=True, default=repr)
         return self.folder / f"{blake2b(key.encode('utf-8', 'surrogatepass'), digest_size=16).hexdigest()}.parquet"
 
-    def _keep(self, file: Path, groups: Sequence[Group], *, stage: str, step: int) -> None:
+    def _source(self, kind: str) -> str:
+        """Looked up once: the function in use stays what it was when its file is changed in the middle of an evaluation."""
+        if kind not in self._sources:
+            self._sources[kind] = _source_of(kind)
+        return self._sources[kind]
+
+    def _keep(self, file: Path, table: pa.Table) -> None:
         try:
-            write_table(file, rollout_table(groups, stage=stage, step=step))
+            write_table(file, table)
             self._files.add(file)
         except RunError as error:  # what is being evaluated is not lost by it
             self._keeps = False
