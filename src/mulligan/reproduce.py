@@ -38,11 +38,11 @@ from mulligan.jobs import (
     train_job,
     worker_pool,
 )
-from mulligan.runlog import MANIFEST, RECIPE
+from mulligan.runlog import CURVES, MANIFEST, RECIPE, RunFolder
 
 WARM_UP = "warm-up"
 ARCHIVE = "evaluations.tar.xz"
-PUBLISHED = (EVAL_JSON, VALUES, RECIPE, MANIFEST)
+PUBLISHED = (EVAL_JSON, VALUES, RECIPE, MANIFEST, CURVES)
 """What is kept of a run beside its experiment's page: every figure of the page can be computed from it."""
 
 
@@ -272,6 +272,7 @@ def write_results(experiment: Experiment, name: str, runs: Sequence[ArmRun], out
     from mulligan.evaluation.arms import Arm, read_member
     from mulligan.report.experiment import experiment_markdown, experiment_table
     from mulligan.report.html import write_report
+    from mulligan.report.training import write_curves
 
     by_arm: dict[str, list[ArmRun]] = {}
     for run in runs:
@@ -281,6 +282,7 @@ def write_results(experiment: Experiment, name: str, runs: Sequence[ArmRun], out
     rivals = [r for r in experiment.rivals if r in by_arm]
     drawn = [arm for arm in arms if arm.label in experiment.drawn]
     shown = [arm.label for arm in drawn or arms]
+    write_curves([RunFolder.open(run.training.folder) for run in runs if run.training is not None and RunFolder.holds_run(run.training.folder)])
     report = write_report(
         arms, out / "report.html", out / name, baseline=next((r for r in rivals if r in shown), None), title=experiment.title, drawn=drawn or None
     )  # fmt: skip
@@ -289,7 +291,8 @@ def write_results(experiment: Experiment, name: str, runs: Sequence[ArmRun], out
     facts = {"command": f"`mulligan reproduce {name}`"} | _facts(by_arm) | {"evaluations": data}
     others = [arm.label for arm in arms if drawn and arm not in drawn]
     caption = experiment.caption + (f"\n\nThe figures show {', '.join(arm.label for arm in drawn)}; the tables show {', '.join(others)} as well." if others else "")
-    text = experiment_markdown(experiment.title, caption, facts, headline, table, report.evaluation, name)
+    training = [section for section in report.training if section.id == "training"]  # those of its folders and of evaluations on the way are in report.html
+    text = experiment_markdown(experiment.title, caption, facts, headline, table, [*report.evaluation, *training], name)
     (out / f"{name}.md").write_text(text, encoding="utf-8")
     pack_evaluations(out / name / ARCHIVE, runs, out)
     seeds = {arm: [run.seed for run in found] for arm, found in by_arm.items()}

@@ -36,6 +36,8 @@ from mulligan.config import Recipe, dump_recipe, parse_recipe
 from mulligan.errors import ConfigError, RunError
 
 RECIPE, MANIFEST, METRICS = "recipe.json", "manifest.json", "metrics.jsonl"
+CURVES = "curves.jsonl"
+"""Of a run that is published: its metrics, thinned (`report.training`)."""
 _PARTS = (RECIPE, MANIFEST, METRICS, "rollouts", "checkpoints", "model")
 _ROLLOUTS = re.compile(r"step_(\d+)\.parquet")
 

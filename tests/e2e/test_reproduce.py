@@ -160,6 +160,9 @@ def test_the_page_is_made_again_from_the_published_evaluations(finished: Path, t
     assert reproduce(str(finished / "small.toml"), again, seeds=1, published=archive)
     assert (again / "small.md").read_text() == (finished / "out" / "small.md").read_text()
     assert (again / "small" / "evaluations.tar.xz").read_bytes() == archive.read_bytes()
+    assert "(small/training.png)" in (again / "small.md").read_text()
+    for name in ("training.png", "training.csv", "accuracy.csv"):
+        assert (again / "small" / name).read_bytes() == (finished / "out" / "small" / name).read_bytes()
     assert not list(again.glob("seed-*/*/model")), "nothing was trained"
     assert not reproduce(str(finished / "small.toml"), again, published=archive, minutes=0.0)
     assert not list(again.glob("seed-4/*/eval.json")), "a seed that the archive does not have"

@@ -20,6 +20,7 @@ def findings(**changes):
     base = {
         "label": "multi", "place": "one", "start": 1, "k": 5, "first": iv(0.4), "last": iv(0.7), "rise": iv(0.3), "passed": iv(0.5), "gain": iv(0.2),
         "rivals": {"single": iv(0.1), "untrained": iv(0.12)}, "strongest": "single", "unsampled": (), "again": (), "sampled_to": 5, "named": False, "blind": iv(-0.2), "kept": iv(0.3),
+        "counted": iv(0.3), "untold": iv(0.3),
     }  # fmt: skip
     return Findings(**(base | changes))
 
@@ -37,6 +38,9 @@ def findings(**changes):
         ({"rivals": {"single": iv(0.1), "untrained": iv(0.01)}}, "not clearly more than every rival does", "partly"),
         ({"blind": None}, "The model gains more than by drawing again", "partly"),
         ({"blind": iv(-0.01)}, "not clearly by reading its failures", "partly"),
+        ({"counted": iv(0.7)}, "mostly by counting its failures", "partly"),
+        ({"counted": iv(0.52)}, "The model learns from its failures", "yes"),
+        ({"counted": None, "untold": iv(0.9)}, "The model learns from its failures", "yes"),
         ({"rivals": {}}, "no other model was compared", "partly"),
         ({"rivals": {"the best possible sampler": iv(0.1)}}, "no other model was compared", "partly"),
         ({"rivals": {"the best possible sampler": iv(0.01)}}, "not clearly more than every rival does", "partly"),
@@ -62,6 +66,41 @@ def test_sentences_carry_the_figures_and_say_nulls_plainly():
     assert "+1.0 points [-3.0, +5.0], which is not clearly different from 0." in change
     assert "brings nothing that is clearly more, -1.0 points [-5.0, +3.0]" in drawn
     assert "solves 50.0 %, more than the dialogues do: -20.0 points" in _sentences(findings(gain=iv(-0.2)))[1]
+
+
+def controlled(tmp_path, more=None, **kept):
+    """An arm that goes from 25 to 75 % of 200 problems with three attempts, of which a control keeps so much."""
+    first, last = np.arange(200) % 4 == 0, np.arange(200) % 4 != 3
+    quantities = {"solved": {1: first, 3: last}, "passed": {1: [0.25] * 200, 3: [0.3] * 200}}
+    for control, share in kept.items():
+        quantities[f"solved:{control}"] = {1: first, 3: np.where(np.arange(200) < 200 * share, last, first)}
+    table = {"controls": {control: {"accuracy": {}, "difference": {}} for control in kept}}
+    write_run(tmp_path / "m")
+    write_evaluation(tmp_path / "m", {"one": quantities, "two": quantities}, more=table | (more or {}))
+    return Evidence(read_arms([str(tmp_path / "m")]))
+
+
+def test_what_every_control_keeps_is_a_caveat(tmp_path):
+    headline = make_headline(controlled(tmp_path, history_blind=0.0, other_history=0.8, verdict_hidden=0.6))
+    assert headline.verdict == "The model gains more than by drawing again, but mostly by counting its failures, not by reading them"
+    text = "\n".join(headline.caveats)
+    assert "Shown the failed attempts of another problem it keeps 80.0 % [7" in text
+    assert "Asked again without a verdict it keeps 60.0 % [5" in text
+    assert "cannot see its earlier attempts" not in text and "other_history" not in text
+
+
+def test_a_control_that_was_not_played_is_a_caveat(tmp_path):
+    text = "\n".join(make_headline(controlled(tmp_path, history_blind=0.0)).caveats)
+    assert "Not shown another problem's failures (other_history)" in text
+    assert "Asked again" not in text
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_temperatures_whose_end_was_the_best_are_a_caveat_unless_the_best_sampler_is_known(tmp_path, known):
+    heats = {"0.6": {"3": {"mean": 0.2}}, "1.0": {"3": {"mean": 0.3}}}
+    ceilings = {"ceilings": {"best independent sampling": {"1": 0.25, "3": 0.4}}} if known else {}
+    text = "\n".join(make_headline(controlled(tmp_path, more={"pass_temperatures": heats} | ceilings, history_blind=0.0)).caveats)
+    assert ("pass@3 was highest at an end of the temperatures sampled: m (2 of 2 evaluations)." in text) is not known
 
 
 def test_the_same_model_once_more_is_no_other_model(tmp_path):

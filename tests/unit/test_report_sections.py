@@ -15,13 +15,14 @@ from mulligan.evaluation import evaluate
 from mulligan.evaluation.arms import read_arms
 from mulligan.evaluation.attempts import RATES
 from mulligan.evaluation.comparison import ACCURACY
+from mulligan.evaluation.power import detectable_difference
 from mulligan.evaluation.results import write_evaluation as write_evaluated
 from mulligan.evaluation.values import read_values
 from mulligan.report.evidence import Evidence
 from mulligan.report.experiment import experiment_table
 from mulligan.report.html import write_report
 from mulligan.report.sections import evaluation_sections
-from mulligan.report.training import MOST_POINTS, training_sections
+from mulligan.report.training import MOST_POINTS, training_sections, write_curves
 
 
 def sections_of(*folders, baseline=None):
@@ -114,6 +115,38 @@ def test_controls_and_false_wrong(arms):
     assert kept == pytest.approx(30, abs=10)
     assert rows["one", "single", "not told that it was wrong"][6] == "–"
     assert section.tables[1].rows[0][:4] == ("one", "multi", "120 of 240", "50.0 [50.0, 50.0]")
+
+
+def test_a_control_is_set_against_drawing_again_as_well(tmp_path):
+    """Of 40 problems the dialogues solve 30, blind ones 14, and two samples 12."""
+    quantities = {"solved": {1: np.arange(40) < 10, 2: np.arange(40) < 30}, "passed": {1: [0.25] * 40, 2: [0.3] * 40}, "solved:history_blind": {1: np.arange(40) < 10, 2: np.arange(40) < 14}}
+    more = {"controls": {"history_blind": {"accuracy": {"2": interval(0.35)}, "difference": {"2": interval(-0.4)}}}}
+    for seed in range(2):
+        write_run(tmp_path / f"m{seed}", seed=seed, attempts="uniform(1,2)")
+        write_evaluation(tmp_path / f"m{seed}", {"s": quantities}, more=more)
+    section = sections_of(tmp_path / "m0", tmp_path / "m1")["controls"]
+    (row,) = section.tables[0].rows
+    assert dict(zip(section.tables[0].headers, row, strict=True))["− own pass@k, points"].startswith("+5.0 [")
+    assert any("repeats itself" in text for text in section.text) and not any("random verdicts" in text for text in section.text)
+
+
+def test_power_is_computed_where_an_evaluation_did_not_say_it(tmp_path):
+    """As an evaluation finds it; and of the gain over the strongest rival."""
+    for seed in range(2):
+        result = played_seed(tmp_path / f"m{seed}", seed, learns=True)
+        played_seed(tmp_path / f"one{seed}", seed, learns=False, attempts="fixed(1)", right=lambda g: g % 3 == 0)
+    folders = [tmp_path / f"{name}{seed}" for name in ("m", "one") for seed in range(2)]
+    found = {row[1:3]: row[3:] for row in sections_of(*folders)["power"].tables[0].rows}
+    assert set(found) == {("m", "rise"), ("m", "gain"), ("m", "gain over one's")}
+    for folder in folders:
+        table = json.loads((folder / "eval.json").read_text())
+        for key in ("power", "gain_power"):
+            table["problem_sets"]["s"].pop(key, None)
+        (folder / "eval.json").write_text(json.dumps(table))
+    assert {row[1:3]: row[3:] for row in sections_of(*folders)["power"].tables[0].rows} == found
+    (power,) = sections_of(tmp_path / "m1", tmp_path / "one1")["power"].tables[0].rows[-1:]
+    differences = np.where(np.arange(40) < 16, 1.0, 0.0) - result.values.quantities["passed"][2]
+    assert power[-1] == f"{100 * detectable_difference(float(np.std(differences, ddof=1)), 40):.1f}"
 
 
 def test_attempts_tokens_and_power(arms):
@@ -378,7 +411,7 @@ def test_training_is_a_mean_over_seeds_with_its_range(arms):
     found = sections_of(*arms)
     multi = curves(found["training"])["multi"].points
     assert sorted(multi) == [1, 2, 3, 4, 5, 6]  # as far as every seed went; the warm-up is no training step
-    assert (multi[6].mean, multi[6].low, multi[6].high) == pytest.approx((np.mean([0.5, 0.6 * 6 / 7, 0.7 * 6 / 8]), 0.5, 0.525), abs=1e-6)
+    assert (multi[6].mean, multi[6].low, multi[6].high) == pytest.approx((np.mean([0.5, 0.6 * 6 / 7, 0.7 * 6 / 8]), 0.5, 0.525), abs=1e-5)
     titles = [p.title for p in found["training"].charts[1].panels]
     assert titles == ["Solved in training", "Solved at the first attempt", "Attempts used", "Length", "Missing or cut answers", "Entropy", "KL of an update", "Time per step"]
     missing = next(p for p in found["training"].charts[1].panels if p.title == "Missing or cut answers")
@@ -393,8 +426,25 @@ def test_long_training_is_shown_in_stretches(tmp_path):
     section = sections_of(tmp_path / "r")["training"]
     points = curves(section)["r"].points
     assert len(points) <= MOST_POINTS
-    assert points[7].mean == pytest.approx(np.mean([(s + 1) / 1000 for s in range(7)]))
-    assert "Means over 7 steps each" in section.charts[0].caption
+    assert points[14].mean == pytest.approx(np.mean([(s + 1) / 1000 for s in range(14)]))
+    assert list(points)[-2:] == [994, 1000], "the last stretch is what is left"
+    assert "Means over 14 steps each" in section.charts[0].caption
+
+
+def test_published_curves_stand_in_for_metrics_until_a_run_goes_on(tmp_path):
+    """As means over stretches of one length, that of the longest run; drawn alone or together, with metrics or without, they are the same."""
+    long, short = (write_run(tmp_path / name, metrics=training(steps, reward=1.0)) for name, steps in (("long", 150), ("short", 100)))
+    write_curves([long, short])
+    (tmp_path / "short" / "metrics.jsonl").rename(tmp_path / "aside")
+    drawn = curves(sections_of(tmp_path / "short")["training"])["short"].points
+    assert (len(drawn), drawn[2].mean) == (50, pytest.approx(0.015))
+    assert "Means over 2 steps each" in sections_of(tmp_path / "short")["training"].charts[0].caption
+    (tmp_path / "aside").rename(tmp_path / "short" / "metrics.jsonl")
+    write_curves([short])  # by itself it needs the same stretches
+    assert curves(sections_of(tmp_path / "short")["training"])["short"].points == drawn
+    short.log_metrics(102, training(101)[-1])
+    short.close()
+    assert max(curves(sections_of(tmp_path / "short")["training"])["short"].points) == 101
 
 
 def test_runs_say_how_to_repeat_them(arms):
@@ -423,7 +473,7 @@ def test_an_evaluation_says_at_which_temperatures_it_sampled(tmp_path, sampled, 
 def test_a_small_evaluation_says_what_to_run(tmp_path):
     write_evaluation(tmp_path / "e", {"s": {"solved": solved_with(np.random.default_rng(0), 30, (0.2, 0.6))}})
     found = sections_of(tmp_path / "e")
-    assert set(found) == {"accuracy", "gain", "controls", "runs"}
+    assert set(found) == {"accuracy", "gain", "controls", "power", "runs"}
     assert "--samples" in found["gain"].missing
     assert "--controls" in found["controls"].missing
 

@@ -33,6 +33,7 @@ from mulligan.evaluation.comparison import (
     shared_problems,
 )
 from mulligan.evaluation.controls import FALSE_WRONG_COUNTS
+from mulligan.evaluation.power import power_of
 from mulligan.evaluation.samples import TALLIED, Tally, fold_of, key_of
 from mulligan.evaluation.tokens import EqualTokens, equal_tokens_of_seeds
 from mulligan.report.tables import intervals
@@ -360,13 +361,17 @@ class Evidence:
     def control_accuracy(self, arm: Arm, place: str, control: str) -> ByK:
         if len(arm.members) == 1 and place not in OVER_ALL:
             return intervals(self.table(arm, place, "controls")[0][control].get("accuracy"))
-        return self._control(arm, place, control, against_normal=False)
+        return self._control(arm, place, control)
 
     def control_difference(self, arm: Arm, place: str, control: str) -> ByK:
         """control - normal, paired over problems."""
         if len(arm.members) == 1 and place not in OVER_ALL:
             return intervals(self.table(arm, place, "controls")[0][control].get("difference"))
-        return self._control(arm, place, control, against_normal=True)
+        return self._control(arm, place, control, minus=ACCURACY)
+
+    def control_gain(self, arm: Arm, place: str, control: str) -> ByK:
+        """control - the arm's own pass@k, paired over problems: what is left of the gain over drawing again. Empty without samples, or values per problem."""
+        return self._control(arm, place, control, minus=PASS)
 
     def kept(self, arm: Arm, place: str, control: str, k: int) -> Interval | None:
         """The share of the rise from 1 to k attempts that is left under the control; None where there is no clear rise."""
@@ -381,12 +386,42 @@ class Evidence:
             return None
         return share_kept([np.concatenate(pair, axis=2) for pair in zip(*sides, strict=True)], weighting=OVER_ALL.get(place, "questions"))
 
-    def _control(self, arm: Arm, place: str, control: str, *, against_normal: bool) -> ByK:
+    def _control(self, arm: Arm, place: str, control: str, *, minus: Measure = ()) -> ByK:
         names = self._names(place)
-        measure: Measure = ((f"solved:{control}", 1.0), *((("solved", -1.0),) if against_normal else ()))
+        measure: Measure = ((f"solved:{control}", 1.0), *((quantity, -sign) for quantity, sign in minus))
         if not arm.has_values or not (ks := shared_ks([(arm, measure)], names)):
             return {}
-        return self._means(arm, measure, ks, place, (-1.0, 1.0) if against_normal else (0.0, 1.0))
+        return self._means(arm, measure, ks, place, (-1.0, 1.0) if minus else (0.0, 1.0))
+
+    # ----------------------------------------------------------------------------------------------------------- power
+
+    def power(self, arm: Arm, place: str, of: str) -> list[Mapping[str, Any]]:
+        """What one seed's problems can show (`evaluation.power`) of `rise`, from 1 to K attempts, or of `gain`, for each seed that says something: as its
+        evaluation found it, else from its values per problem."""
+        found = self.table(arm, place, {"rise": "power", "gain": "gain_power"}[of])
+        if found or not arm.has_values or place not in arm.problem_sets:
+            return found
+        k = self.budget(arm, place)
+        top, bottom = ((ACCURACY, k), (ACCURACY, 1)) if of == "rise" else ((ACCURACY, k), (PASS, k))
+        return self._powers(arm, top, arm, bottom, place)
+
+    def power_against(self, arm: Arm, other: Arm, place: str) -> list[Mapping[str, Any]]:
+        """The same of accuracy@K - the other arm's pass@K: seed by seed, in the arms' order; empty where they have not as many."""
+        k = self.budget(arm, place)
+        same = len(arm.members) == len(other.members)
+        return self._powers(arm, (ACCURACY, k), other, (PASS, k), place) if same else []
+
+    def _powers(self, a: Arm, of_a: tuple[Measure, int], b: Arm, of_b: tuple[Measure, int], place: str) -> list[Mapping[str, Any]]:
+        found = []
+        for one, other in zip(a.seeds(), b.seeds(), strict=True):
+            sides = [(one, of_a), (one if a is b else other, of_b)]
+            if any(not arm.has_values or place not in arm.problem_sets or k not in shared_ks([(arm, measure)], [place]) for arm, (measure, k) in sides):
+                continue
+            problems = shared_problems([arm for arm, _ in sides], place)
+            values = [arm.cells(place, measure[0][0], [k], problems)[0, :, 0] for arm, (measure, k) in sides]
+            if power := power_of(values[0], values[1]):
+                found.append(power.to_json())
+        return found
 
     def _means(self, arm: Arm, measure: Measure, ks: list[int], place: str, bounds: tuple[float, float] | None) -> ByK:
         if not (sides := _aligned([(arm, measure)], self._names(place), ks)):

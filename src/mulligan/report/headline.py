@@ -19,6 +19,9 @@ from mulligan.report.tables import percent, points
 
 Tone = Literal["yes", "partly", "no", "open"]
 
+MUCH = 0.5
+"""The share of the rise from which on a reader is told that a control keeps it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tile:
@@ -79,6 +82,10 @@ class Findings:
     """history-blind control: its difference to the normal dialogues at K."""
     kept: Interval | None
     """The share of the rise that the history-blind control keeps."""
+    counted: Interval | None
+    """The share that is kept when it is shown another problem's failures: what comes of their number alone."""
+    untold: Interval | None
+    """The share that is kept when it is asked again without a verdict."""
 
     @property
     def rose(self) -> bool | None:
@@ -115,7 +122,8 @@ def find(evidence: Evidence) -> Findings | None:
     hardest = strongest(rivals)
     if place in OVER_ALL:  # what an evaluation was given as rivals is known for each set, not over all
         rivals |= {f"{label} on {name}": by_k[k] for name in evidence.over_all for label, by_k in evidence.rivals(arm, name).items() if label not in rivals and k in by_k}
-    blind = "history_blind" if "history_blind" in evidence.controls(arm, place) else None
+    played = evidence.controls(arm, place)
+    kept = {name: evidence.kept(arm, place, name, k) for name in ("history_blind", "other_history", "verdict_hidden") if name in played}
     return Findings(
         label=arm.label,
         place=place,
@@ -135,8 +143,10 @@ def find(evidence: Evidence) -> Findings | None:
         again=tuple(other.label for other in evidence.arms if other is not arm and evidence.same_models(arm, other)),
         sampled_to=max(evidence.values(arm, PASS, place), default=0),
         named=len(evidence.sets) > 1,
-        blind=evidence.control_difference(arm, place, blind).get(k) if blind else None,
-        kept=evidence.kept(arm, place, blind, k) if blind else None,
+        blind=evidence.control_difference(arm, place, "history_blind").get(k) if "history_blind" in played else None,
+        kept=kept.get("history_blind"),
+        counted=kept.get("other_history"),
+        untold=kept.get("verdict_hidden"),
     )
 
 
@@ -159,6 +169,8 @@ def _verdict(found: Findings) -> tuple[str, Tone]:
         return "The model gains more than by drawing again", "partly"
     if found.blind.high >= 0:
         return "The model gains more than by drawing again, but not clearly by reading its failures", "partly"
+    if found.counted is not None and found.counted.low >= MUCH:
+        return "The model gains more than by drawing again, but mostly by counting its failures, not by reading them", "partly"
     if not found.models:
         return "The model gains more than by drawing again from itself, and less when it cannot see its failures; no other model was compared", "partly"
     if found.unsampled:
@@ -201,8 +213,14 @@ def _basis(evidence: Evidence, found: Findings) -> str:
 
 def _caveats(evidence: Evidence, found: Findings) -> list[str]:
     caveats = []
-    if found.kept is not None and found.kept.mean >= 0.5:
-        caveats.append(f"A model that cannot see its earlier attempts keeps {share(found.kept)} [{100 * found.kept.low:.0f}, {100 * found.kept.high:.0f}] of the rise: so much is a retry schedule, not learning from failure.")
+    controls = {
+        "A model that cannot see its earlier attempts keeps {} of the rise: so much is a retry schedule, not learning from failure.": found.kept,
+        "Shown the failed attempts of another problem it keeps {} of the rise: so much comes of how many have failed, not of what they were.": found.counted,
+        "Asked again without a verdict it keeps {} of the rise: so much needs no verdict.": found.untold,
+    }
+    for text, kept in controls.items():
+        if kept is not None and kept.mean >= MUCH:
+            caveats.append(text.format(f"{share(kept)} [{100 * kept.low:.0f}, {100 * kept.high:.0f}]"))
     unbeaten = [f"It is not clearly above {found.k} independent samples (pass@{found.k}) of {' and '.join(found.unbeaten)}."] if found.unbeaten else []
     if found.rose:
         caveats += unbeaten
@@ -221,11 +239,27 @@ def _caveats(evidence: Evidence, found: Findings) -> list[str]:
         caveats.append("No history-blind control was played: how much a retry schedule alone would gain is not known.")
     elif found.blind is not None and found.blind.high >= 0:
         caveats.append(f"Without sight of its earlier attempts it does not clearly do worse ({points_of(found.blind)}).")
+    elif found.counted is None and found.rose:
+        caveats.append("Not shown another problem's failures (other_history): how much of the rise comes of their number alone is not known.")
+    caveats += _temperature_caveats(evidence, found)
     if found.models and found.unsampled:
         caveats.append(f"Of {' and '.join(found.unsampled)} pass@{found.k} is not known (too few samples, or none): no rival here.")
     if not found.models and found.k > found.start:
         caveats.append("No rival model: training lowers a model's own pass@k, so that the untrained and the single-turn model are the fairer ones.")
     return caveats if found.rose else caveats + unbeaten
+
+
+def _temperature_caveats(evidence: Evidence, found: Findings) -> list[str]:
+    """Where pass@K may be higher at a temperature that was not sampled, and the best possible independent sampling is not known either."""
+    if found.gain is None or any(label.startswith(BEST_SAMPLER) for label in found.rivals):
+        return []
+    told = []
+    for label in dict.fromkeys((found.label, found.strongest)):
+        arm = next((arm for arm in evidence.arms if arm.label == label), None)
+        best = evidence.best_temperatures(arm, found.k) if arm else []
+        if any(end for _, end in best):
+            told.append(f"{label} ({sum(end for _, end in best)} of {len(best)} evaluations)")
+    return [f"pass@{found.k} was highest at an end of the temperatures sampled: {', '.join(told)}. Further out it may be higher, and the gain smaller."] if told else []
 
 
 def _tiles(found: Findings) -> list[Tile]:

@@ -25,6 +25,11 @@ CONTROLS = {
     "random_verdict": "random verdicts",
     "other_history": "sees another problem's attempts",
 }
+_LIMITS = {
+    "history_blind": "A model that sees no earlier attempt and is played greedily can change its answer only with the number of attempts left: that little of the rise is left may say no more than that it repeats itself. Against a model that draws again at random stands the last column.",
+    "random_verdict": "Under random verdicts nobody can stop at a right answer, so that drawing again gains nothing either. What is lost shows that true verdicts are needed, not that failures are read.",
+}
+"""What a control cannot tell."""
 _CONTROL_COLOURS = (1, 2, 3, 5)
 """Of the controls in this order; the normal dialogues have 0, and 4 is a blue as well."""
 
@@ -103,9 +108,15 @@ def _accuracy_panel(evidence: Evidence, place: str) -> Panel:
 
 def _compared(evidence: Evidence, place: str) -> list[Arm]:
     """The arms whose pass@k speaks of the head arm: its own, the baseline's and the strongest rival's."""
+    return [arm for arm in evidence.arms if arm in (evidence.head, evidence.baseline, _strongest_arm(evidence, place))]
+
+
+def _strongest_arm(evidence: Evidence, place: str) -> Arm | None:
+    """The arm over whose pass@K the head arm gains least."""
     k = evidence.budget(evidence.head, place)
-    rival = strongest({label: by_k[k] for label, by_k in evidence.rivals(evidence.head, place).items() if k in by_k and label != BEST_SAMPLER})
-    return [arm for arm in evidence.arms if arm in (evidence.head, evidence.baseline) or arm.label == rival]
+    labels = {arm.label: arm for arm in evidence.arms}
+    label = strongest({label: by_k[k] for label, by_k in evidence.rivals(evidence.head, place).items() if k in by_k and label in labels})
+    return labels[label] if label is not None else None
 
 
 def _headroom(evidence: Evidence) -> list[str]:
@@ -226,11 +237,12 @@ def controls_section(evidence: Evidence) -> Section | None:
         panels.append(Panel(f"{arm.label}, {place}", [c for c in curves if c.points], trained=arm.trained_attempts))
         for where in evidence.places:
             rows += [_control_row(evidence, arm, where, c) for c in evidence.controls(arm, where)]
-    headers = ("problems", "arm", "control", "k", "accuracy, %", "− normal, points", "share of the rise kept, %")
-    note = "The share of the rise from 1 to k attempts that is left under the control; – where there is no clear rise."
+    headers = ("problems", "arm", "control", "k", "accuracy, %", "− normal, points", "share of the rise kept, %", "− own pass@k, points")
+    note = "Share of the rise kept: of that from 1 to k attempts; – where there is no clear rise. − own pass@k: whether the control still beats drawing again; – where no samples were drawn."
     tables = [TextTable("Accuracy under each control", headers, tuple(rows), (note,), labels=3), *told_wrong]
     text = (
         "The same model plays the same problems with a part of the dialogue taken away. What is kept without sight of the failed attempts is the work of a retry schedule, not of learning from failure.",
+        *(text for name, text in _LIMITS.items() if any(name in evidence.controls(arm, place) for arm in evidence.arms)),
     )
     return Section("controls", title, text, (Chart("controls", "Accuracy under each control", panels, "Bars: 95 % intervals."),), tuple(tables))
 
@@ -238,7 +250,8 @@ def controls_section(evidence: Evidence) -> Section | None:
 def _control_row(evidence: Evidence, arm: Arm, place: str, control: str) -> tuple[str, ...]:
     accuracy, difference = evidence.control_accuracy(arm, place, control), evidence.control_difference(arm, place, control)
     k = budget_among(accuracy, evidence.head.trained_attempts)  # of all arms the head's, so that their rows can be compared
-    cells = (str(k), percent(accuracy.get(k)), points(difference.get(k)), percent(evidence.kept(arm, place, control, k)))
+    gain = evidence.control_gain(arm, place, control)
+    cells = (str(k), percent(accuracy.get(k)), points(difference.get(k)), percent(evidence.kept(arm, place, control, k)), points(gain.get(k)))
     return (place, arm.label, _control(control), *cells)
 
 
@@ -347,8 +360,10 @@ def power_section(evidence: Evidence) -> Section | None:
     for place in evidence.sets:
         said = []
         for arm in (arm for arm in evidence.evaluated if place in arm.problem_sets):
-            for key, what in (("power", "rise"), ("gain_power", "gain")):
-                found = evidence.table(arm, place, key)
+            measured = {what: evidence.power(arm, place, what) for what in ("rise", "gain")}
+            if arm is evidence.head and (rival := _strongest_arm(evidence, place)) is not None:
+                measured[f"gain over {rival.label}'s"] = evidence.power_against(arm, rival, place)
+            for what, found in measured.items():
                 if not found:
                     continue
                 needed = {points_: _mean([(p.get("problems_for") or {}).get(points_) for p in found]) for points_ in ("3", "5")}
@@ -364,7 +379,7 @@ def power_section(evidence: Evidence) -> Section | None:
         return None
     text.append("Where hardly a problem differs from the others, an interval reaches out to the share of unlike problems that a set of this size can miss (Wilson's bound).")
     headers = ("problems", "arm", "of", "number", "needed for 3 points", "needed for 5 points", "smallest that can be shown, points")
-    note = "Rise: from 1 to K attempts. Gain: accuracy with K attempts − its own pass@K. Paired over problems of one seed: shown in 80 % of the cases at the 5 % level, two-sided. A seed in which it is the same for every problem says nothing, and is left out."
+    note = "Rise: from 1 to K attempts. Gain: accuracy with K attempts − its own pass@K, or another's. Paired over problems of one seed: shown in 80 % of the cases at the 5 % level, two-sided. A seed in which it is the same for every problem says nothing, and is left out."
     return Section("power", "What these problem sets can show", tuple(text), (), (TextTable("Power", headers, tuple(rows), (note,), labels=3),))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -14,10 +15,10 @@ from mulligan.report.chart import Chart, Curve, Panel, Unit
 from mulligan.report.evidence import Evidence, over_seeds
 from mulligan.report.sections import Section
 from mulligan.report.tables import NOTHING, TextTable, intervals
-from mulligan.runlog import RunFolder, recipe_differences
+from mulligan.runlog import CURVES, RunFolder, recipe_differences
 
-MOST_POINTS = 150
-"""A curve of more steps than this shows means over equal stretches of steps."""
+MOST_POINTS = 75
+"""Where a run has more steps than this, curves show means over equal stretches of steps."""
 
 _PANELS: tuple[tuple[str, str, tuple[str, ...], str, Unit], ...] = (
     ("reward", "Training reward", ("reward",), "mean of a step's dialogues", "number"),
@@ -48,23 +49,24 @@ def runs_of(arm: Arm) -> list[RunFolder]:
 
 
 def training_section(evidence: Evidence) -> Section | None:
-    lines = {arm.label: [_training_lines(run) for run in runs_of(arm)] for arm in evidence.arms}
+    lines = stretches({run: _training_lines(run) for arm in evidence.arms for run in runs_of(arm)})
+    of_arms = {arm.label: [lines[run] for run in runs_of(arm)] for arm in evidence.arms}
     panels = {}
     for name, title, metrics, ylabel, unit in _PANELS:
         curves = []
-        for label, runs in lines.items():
+        for label, runs in of_arms.items():
             found = [values for run in runs if (values := _metric(run, metrics))]
             if found:
-                curves.append(Curve(label, _over_steps(found), "line", colour=evidence.colours[label]))
+                curves.append(Curve(label, _over_seeds(found), "line", colour=evidence.colours[label]))
         if curves:
             panels[name] = Panel(title, curves, "training step", ylabel, unit, bounds=None)
     if not panels:
         return None
-    seeds = any(len(runs) > 1 for runs in lines.values())
+    seeds = any(len(runs) > 1 for runs in of_arms.values())
     caption = "Line: mean over seeds; band: from the lowest to the highest seed." if seeds else ""
-    steps = max((max(values) for runs in lines.values() for run in runs if (values := _metric(run, ("reward",)))), default=0)
-    if steps > MOST_POINTS:
-        caption += f" Means over {-(-steps // MOST_POINTS)} steps each."
+    longest = max(line.get("steps", 1) for found in lines.values() for line in found)
+    if longest > 1:
+        caption += f" Means over {longest} steps each."
     first = Chart("training_reward", "Training reward against steps", [panels.pop("reward")], caption.strip()) if "reward" in panels else None
     rest = Chart("training", "What training did", list(panels.values()), caption.strip()) if panels else None
     text = ("Rewards of arms with different budgets of attempts are not comparable: more attempts earn more by themselves.",) if len(evidence.arms) > 1 else ()
@@ -72,30 +74,57 @@ def training_section(evidence: Evidence) -> Section | None:
 
 
 def _training_lines(run: RunFolder) -> list[dict[str, Any]]:
+    """What an experiment has published of the run, else its metrics."""
+    lines, curves = _trained(run), run.path / CURVES
+    published = [json.loads(line) for line in curves.read_text(encoding="utf-8").splitlines()] if curves.is_file() else []
+    if published and (not lines or _step(published[-1]) == _step(lines[-1])):  # else the run has gone on since
+        return published
+    return lines
+
+
+def _trained(run: RunFolder) -> list[dict[str, Any]]:
     return [line for line in run.metrics() if line.get("stage", "train") == "train"]
+
+
+def _step(line: Mapping[str, Any]) -> int:
+    return int(line["train_step"] if "train_step" in line else line["step"])
+
+
+def write_curves(runs: Sequence[RunFolder]) -> None:
+    """Write what is drawn of the training of these runs, those of one experiment, into their folders. A run without metrics keeps what it has."""
+    lines = {run: found for run in runs if (found := _trained(run))}
+    for run, found in stretches(lines).items():
+        (run.path / CURVES).write_text("".join(json.dumps(line) + "\n" for line in found), encoding="utf-8")
+
+
+def stretches(lines: Mapping[RunFolder, Sequence[Mapping[str, Any]]]) -> dict[RunFolder, list[dict[str, Any]]]:
+    """Every run's training lines as means over equal stretches of steps, as long for all runs, so that the longest has at most MOST_POINTS of them.
+
+    A line has the `train_step` of its last step, how many `steps` it is the mean of, and the metrics that are drawn, to five digits. Done twice it changes nothing.
+    """
+    size = max(1, -(-max(map(len, lines.values()), default=0) // MOST_POINTS))
+    drawn = list(dict.fromkeys(metric for _, _, metrics, _, _ in _PANELS for metric in metrics))
+    found: dict[RunFolder, list[dict[str, Any]]] = {}
+    for run, of_run in lines.items():
+        found[run] = []
+        for stretch in (of_run[start : start + size] for start in range(0, len(of_run), size)):
+            values = {metric: [line[metric] for line in stretch if isinstance(line.get(metric), (int, float))] for metric in drawn}
+            means = {metric: float(f"{sum(known) / len(known):.5g}") for metric, known in values.items() if known}
+            found[run].append({"stage": "train", "train_step": _step(stretch[-1]), "steps": sum(line.get("steps", 1) for line in stretch), **means})
+    return found
 
 
 def _metric(lines: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> dict[int, float]:
     """Training step (from 1) -> the sum of these metrics, where all are there and finite."""
-    found = {}
-    for line in lines:
-        values = [line.get(metric) for metric in metrics]
-        if all(isinstance(v, (int, float)) for v in values):
-            found[int(line.get("train_step", line["step"])) + 1] = float(sum(values))  # type: ignore[arg-type]
-    return found
+    return {line["train_step"] + 1: float(sum(line[metric] for metric in metrics)) for line in lines if all(metric in line for metric in metrics)}
 
 
-def _over_steps(runs: Sequence[Mapping[int, float]]) -> dict[int, Interval]:
+def _over_seeds(runs: Sequence[Mapping[int, float]]) -> dict[int, Interval]:
     """Stretch of steps (its last one) -> mean over seeds, from the lowest to the highest seed. Steps that not every seed reached are left out."""
     steps = sorted(set.intersection(*(set(run) for run in runs))) or sorted(runs[0])
     runs = [run for run in runs if all(step in run for step in steps)]
-    size = -(-len(steps) // MOST_POINTS)
-    curve = {}
-    for start in range(0, len(steps), size):
-        stretch = steps[start : start + size]
-        means = [sum(run[step] for step in stretch) / len(stretch) for run in runs]
-        curve[stretch[-1]] = Interval(sum(means) / len(means), min(means), max(means), 0)
-    return curve
+    values = {step: [run[step] for run in runs] for step in steps}
+    return {step: Interval(sum(found) / len(found), min(found), max(found), 0) for step, found in values.items()}
 
 
 # ------------------------------------------------------------------------------------------------- evaluations on the way
