@@ -20,7 +20,7 @@ def findings(**changes):
     base = {
         "label": "multi", "place": "one", "start": 1, "k": 5, "first": iv(0.4), "last": iv(0.7), "rise": iv(0.3), "passed": iv(0.5), "gain": iv(0.2),
         "rivals": {"single": iv(0.1), "untrained": iv(0.12)}, "strongest": "single", "unsampled": (), "again": (), "sampled_to": 5, "named": False, "blind": iv(-0.2), "kept": iv(0.3),
-        "counted": iv(0.3), "untold": iv(0.3),
+        "counted": iv(0.3), "counted_gain": iv(-0.1), "untold": iv(0.3),
     }  # fmt: skip
     return Findings(**(base | changes))
 
@@ -38,8 +38,10 @@ def findings(**changes):
         ({"rivals": {"single": iv(0.1), "untrained": iv(0.01)}}, "not clearly more than every rival does", "partly"),
         ({"blind": None}, "The model gains more than by drawing again", "partly"),
         ({"blind": iv(-0.01)}, "not clearly by reading its failures", "partly"),
-        ({"counted": iv(0.7)}, "mostly by counting its failures", "partly"),
-        ({"counted": iv(0.52)}, "The model learns from its failures", "yes"),
+        ({"counted": iv(0.7), "counted_gain": iv(0.1)}, "mostly by counting its failures", "partly"),
+        ({"counted": iv(0.7), "counted_gain": None}, "mostly by counting its failures", "partly"),
+        ({"counted": iv(0.7), "counted_gain": iv(0.01)}, "The model learns from its failures", "yes"),  # counting brings no more than drawing again does
+        ({"counted": iv(0.52), "counted_gain": iv(0.1)}, "The model learns from its failures", "yes"),
         ({"counted": None, "untold": iv(0.9)}, "The model learns from its failures", "yes"),
         ({"rivals": {}}, "no other model was compared", "partly"),
         ({"rivals": {"the best possible sampler": iv(0.1)}}, "no other model was compared", "partly"),
@@ -84,7 +86,7 @@ def test_what_every_control_keeps_is_a_caveat(tmp_path):
     headline = make_headline(controlled(tmp_path, history_blind=0.0, other_history=0.8, verdict_hidden=0.6))
     assert headline.verdict == "The model gains more than by drawing again, but mostly by counting its failures, not by reading them"
     text = "\n".join(headline.caveats)
-    assert "Shown the failed attempts of another problem it keeps 80.0 % [7" in text
+    assert "Shown the failed attempts of another problem it keeps 80.0 % [7" in text and "(+35.0 points [" in text
     assert "Asked again without a verdict it keeps 60.0 % [5" in text
     assert "cannot see its earlier attempts" not in text and "other_history" not in text
 

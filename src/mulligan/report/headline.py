@@ -84,6 +84,8 @@ class Findings:
     """The share of the rise that the history-blind control keeps."""
     counted: Interval | None
     """The share that is kept when it is shown another problem's failures: what comes of their number alone."""
+    counted_gain: Interval | None
+    """other-history control: its accuracy - the model's own pass@K."""
     untold: Interval | None
     """The share that is kept when it is asked again without a verdict."""
 
@@ -146,6 +148,7 @@ def find(evidence: Evidence) -> Findings | None:
         blind=evidence.control_difference(arm, place, "history_blind").get(k) if "history_blind" in played else None,
         kept=kept.get("history_blind"),
         counted=kept.get("other_history"),
+        counted_gain=evidence.control_gain(arm, place, "other_history").get(k) if "other_history" in played else None,
         untold=kept.get("verdict_hidden"),
     )
 
@@ -169,7 +172,7 @@ def _verdict(found: Findings) -> tuple[str, Tone]:
         return "The model gains more than by drawing again", "partly"
     if found.blind.high >= 0:
         return "The model gains more than by drawing again, but not clearly by reading its failures", "partly"
-    if found.counted is not None and found.counted.low >= MUCH:
+    if found.counted is not None and found.counted.low >= MUCH and (found.counted_gain is None or found.counted_gain.low > 0):
         return "The model gains more than by drawing again, but mostly by counting its failures, not by reading them", "partly"
     if not found.models:
         return "The model gains more than by drawing again from itself, and less when it cannot see its failures; no other model was compared", "partly"
@@ -213,9 +216,10 @@ def _basis(evidence: Evidence, found: Findings) -> str:
 
 def _caveats(evidence: Evidence, found: Findings) -> list[str]:
     caveats = []
+    counted = f" ({points_of(found.counted_gain)} over its own pass@{found.k})" if found.counted_gain else ""
     controls = {
         "A model that cannot see its earlier attempts keeps {} of the rise: so much is a retry schedule, not learning from failure.": found.kept,
-        "Shown the failed attempts of another problem it keeps {} of the rise: so much comes of how many have failed, not of what they were.": found.counted,
+        f"Shown the failed attempts of another problem it keeps {{}} of the rise{counted}: so much comes of how many have failed, not of what they were.": found.counted,
         "Asked again without a verdict it keeps {} of the rise: so much needs no verdict.": found.untold,
     }
     for text, kept in controls.items():
