@@ -398,12 +398,10 @@ class Evidence:
     def power(self, arm: Arm, place: str, of: str) -> list[Mapping[str, Any]]:
         """What one seed's problems can show (`evaluation.power`) of `rise`, from 1 to K attempts, or of `gain`, for each seed that says something: as its
         evaluation found it, else from its values per problem."""
-        found = self.table(arm, place, {"rise": "power", "gain": "gain_power"}[of])
-        if found or not arm.has_values or place not in arm.problem_sets:
-            return found
         k = self.budget(arm, place)
-        top, bottom = ((ACCURACY, k), (ACCURACY, 1)) if of == "rise" else ((ACCURACY, k), (PASS, k))
-        return self._powers(arm, top, arm, bottom, place)
+        bottom = (ACCURACY, 1) if of == "rise" else (PASS, k)
+        said = {"rise": "power", "gain": "gain_power"}[of]
+        return [power for seed in arm.seeds() for power in self.table(seed, place, said) or self._powers(seed, (ACCURACY, k), seed, bottom, place)]
 
     def power_against(self, arm: Arm, other: Arm, place: str) -> list[Mapping[str, Any]]:
         """The same of accuracy@K - the other arm's pass@K: seed by seed, in the arms' order; empty where they have not as many."""
