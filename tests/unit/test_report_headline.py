@@ -135,6 +135,18 @@ def test_the_strongest_rival_was_drawn_from_where_the_figures_are_taken(tmp_path
     assert (found.strongest, set(found.rivals)) == ("pass", {"single", "pass", "given on a", "given on b"})
 
 
+def test_bounds_of_rivals_given_to_the_evaluations_are_told_from_intervals(tmp_path):
+    """Of several seeds there is the hull of theirs."""
+    gains = {"3": {"mean": 0.1, "low": 0.02, "high": 0.2, "n": 200}}
+    quantities = {"solved": {1: [0, 1] * 100, 3: [1] * 200}, "passed": {1: [0.4] * 200, 3: [0.5] * 200}}
+    for seed in range(2):
+        write_run(tmp_path / f"m{seed}", seed=seed)
+        write_evaluation(tmp_path / f"m{seed}", {"s": quantities}, model=f"m{seed}", more={"rivals": {"given": {"gain": gains}}})
+    folders = [str(tmp_path / f"m{seed}") for seed in range(2)]
+    assert make_headline(Evidence(read_arms(folders))).basis.endswith("200 problems of s. Against given, whose samples each seed's evaluation was given, from the lowest to the highest bound of the seeds.")
+    assert make_headline(Evidence(read_arms(folders[:1]))).basis.endswith("200 problems of s, one training seed.")
+
+
 def test_samples_that_do_not_reach_the_budget_are_not_called_none(tmp_path):
     write_evaluation(tmp_path / "e", {"s": {"solved": {1: [0, 1] * 100, 5: [1, 1] * 100}, "passed": {1: [0.5] * 200, 3: [0.6] * 200}}})
     caveats = "\n".join(make_headline(Evidence(read_arms([str(tmp_path / "e")]))).caveats)

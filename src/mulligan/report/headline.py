@@ -211,7 +211,10 @@ def _basis(evidence: Evidence, found: Findings) -> str:
     of = f"{len(evidence.over_all)} sets" if found.place in OVER_ALL else found.place
     over = f"{found.last.n:,} problems of {of}"
     resampled = f"{seeds} seeds × {over}" if seeds > 1 else f"{over}, one training seed"
-    return f"In brackets: 95 % intervals over {resampled}."
+    arms = {arm.label for arm in evidence.arms}
+    given = [label for label in found.rivals if label.split(" on ")[0] not in arms and not label.startswith(BEST_SAMPLER)] if seeds > 1 else []
+    hulls = f" Against {' and '.join(given)}, whose samples each seed's evaluation was given, from the lowest to the highest bound of the seeds." if given else ""
+    return f"In brackets: 95 % intervals over {resampled}.{hulls}"
 
 
 def _caveats(evidence: Evidence, found: Findings) -> list[str]:
