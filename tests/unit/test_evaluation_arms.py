@@ -321,5 +321,5 @@ def test_the_evaluation_at_the_end_is_the_last_one_on_the_way(tmp_path):
         if on_the_way:
             write_evaluation(tmp_path / name / "eval_000004", {"s": {"solved": {1: [0, 0, 1]}}})
     found = evaluations_on_the_way(RunFolder.open(tmp_path / "with"))
-    assert {step: table["problem_sets"]["s"]["accuracy"]["1"]["mean"] for step, table in found.items()} == pytest.approx({4: 1 / 3, 6: 2 / 3})
+    assert {step: member.problem_sets["s"]["accuracy"]["1"]["mean"] for step, member in found.items()} == pytest.approx({4: 1 / 3, 6: 2 / 3})
     assert evaluations_on_the_way(RunFolder.open(tmp_path / "without")) == {}

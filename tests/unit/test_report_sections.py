@@ -418,7 +418,12 @@ def test_training_is_a_mean_over_seeds_with_its_range(arms):
     assert missing.curves[0].points[1].mean == pytest.approx(0.15)
     progress = found["progress"].charts[0].panels
     assert [p.title for p in progress] == ["one, 1 attempt", "one, 3 attempts"]
-    assert sorted(progress[1].curves[0].points) == [2, 4]
+    points = progress[1].curves[0].points
+    assert sorted(points) == [2, 4]
+    solved = [read_values(folder / "eval_000002")["one"].quantities["solved"][3].mean() for folder in arms[:3]]
+    assert points[2].mean == pytest.approx(np.mean(solved))
+    assert points[2].low < min(solved) and points[2].high > max(solved), "over seeds x problems, not the range of the seeds"
+    assert found["progress"].charts[0].caption == "Bars: 95 % intervals over seeds x problems."
 
 
 def test_long_training_is_shown_in_stretches(tmp_path):

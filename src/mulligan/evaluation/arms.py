@@ -202,8 +202,13 @@ def read_member(folder: str | Path, *, need_evaluation: bool = True) -> Member:
         if need_evaluation:
             raise RunError(f"{folder} was not evaluated: run mulligan eval {folder} --out {folder / 'eval'}")
         return Member(folder, {"problem_sets": {}}, RunFolder.open(folder), None)
+    return _evaluation_of(RunFolder.open(folder) if is_run else None, place)
+
+
+def _evaluation_of(run: RunFolder | None, place: Path) -> Member:
+    """The evaluation in a folder, of this run; None: of the one that can be found."""
     figures = read_evaluation(place)
-    return Member(place, figures, RunFolder.open(folder) if is_run else _run_of(place, figures), read_values(place) if (place / VALUES).is_file() else None)
+    return Member(place, figures, run or _run_of(place, figures), read_values(place) if (place / VALUES).is_file() else None)
 
 
 def find_arm(arms: Sequence[Arm], name: str) -> Arm:
@@ -219,13 +224,13 @@ def find_arm(arms: Sequence[Arm], name: str) -> Arm:
     raise ConfigError(f"--baseline {name}: not one of the arms ({', '.join(arm.label for arm in arms)}): give one of these labels, or one of the folders given")
 
 
-def evaluations_on_the_way(run: RunFolder) -> dict[int, dict[str, Any]]:
-    """Training step -> eval.json, of a run that evaluated every so many steps; its evaluation at the end is the last of them."""
+def evaluations_on_the_way(run: RunFolder) -> dict[int, Member]:
+    """Training step -> evaluation, of a run that evaluated every so many steps; the one at its end is the last of them."""
     found = {int(m[1]): p for p in run.path.iterdir() if (m := ON_THE_WAY.fullmatch(p.name)) and (p / EVAL_JSON).is_file()}
     if found and (run.path / EVAL_JSON).is_file():
         steps = [line["train_step"] + 1 for line in run.metrics() if isinstance(line.get("train_step"), int)]
         found.setdefault(max(steps, default=max(found)), run.path)
-    return {step: read_evaluation(found[step]) for step in sorted(found)}
+    return {step: _evaluation_of(run, found[step]) for step in sorted(found)}
 
 
 def arm_fingerprint(run: RunFolder) -> str:

@@ -11,10 +11,11 @@ from typing import Any
 
 from mulligan.evaluation import Interval
 from mulligan.evaluation.arms import Arm, evaluations_on_the_way
+from mulligan.evaluation.comparison import ACCURACY
 from mulligan.report.chart import Chart, Curve, Panel, Unit
-from mulligan.report.evidence import Evidence, over_seeds
+from mulligan.report.evidence import Evidence
 from mulligan.report.sections import Section
-from mulligan.report.tables import NOTHING, TextTable, intervals
+from mulligan.report.tables import NOTHING, TextTable
 from mulligan.runlog import CURVES, RunFolder, recipe_differences
 
 MOST_POINTS = 75
@@ -132,34 +133,32 @@ def _over_seeds(runs: Sequence[Mapping[int, float]]) -> dict[int, Interval]:
 
 def progress_section(evidence: Evidence) -> Section | None:
     """Accuracy against training steps, with one attempt and with as many as were trained."""
-    found = {arm.label: [on_the_way for run in runs_of(arm) if (on_the_way := evaluations_on_the_way(run))] for arm in evidence.arms}
-    sets = list(dict.fromkeys(name for runs in found.values() for run in runs for table in run.values() for name in table["problem_sets"]))
+    found = {arm.label: _on_the_way(arm) for arm in evidence.arms}
     panels = []
-    for name in sets:
-        ks = {k for runs in found.values() for run in runs for table in run.values() for k in intervals(table["problem_sets"].get(name, {}).get("accuracy"))}
+    for name in dict.fromkeys(name for by_step in found.values() for arm in by_step.values() for name in arm.problem_sets):
+        measured = {label: {step: Evidence([arm]).values(arm, ACCURACY, name) for step, arm in by_step.items()} for label, by_step in found.items()}
+        ks = {k for by_step in measured.values() for by_k in by_step.values() for k in by_k}
         trained = evidence.head.trained_attempts
         last = trained if trained in ks else max(ks, default=1)
         for k in dict.fromkeys((min(ks, default=1), last)):
-            curves = [Curve(label, by_step, colour=evidence.colours[label]) for label, runs in found.items() if (by_step := _accuracy_by_step(runs, name, k))]
-            if curves:
+            curves = [
+                Curve(label, {step: by_k[k] for step, by_k in by_step.items() if k in by_k}, colour=evidence.colours[label]) for label, by_step in measured.items()
+            ]  # fmt: skip
+            if curves := [curve for curve in curves if curve.points]:
                 panels.append(Panel(f"{name}, {k} attempt{'s' if k > 1 else ''}", curves, "training step", "solved"))
     if not panels:
         trained = any(runs_of(arm) for arm in evidence.arms)
         return Section("progress", "Accuracy on the way", missing="No run was evaluated on the way: train.eval_every=50 does so every 50 steps.") if trained else None
-    seeds = any(len(runs) > 1 for runs in found.values())
-    caption = "Bars: 95 % intervals over problems" + ("; of several seeds, from the lowest to the highest." if seeds else ".")
-    chart = Chart("accuracy_by_step", "Evaluation accuracy against training steps", panels, caption)
+    over = "seeds x problems" if any(len(arm.members) > 1 for by_step in found.values() for arm in by_step.values()) else "problems"
+    chart = Chart("accuracy_by_step", "Evaluation accuracy against training steps", panels, f"Bars: 95 % intervals over {over}.")
     return Section("progress", "Accuracy on the way", (), (chart,))
 
 
-def _accuracy_by_step(runs: Sequence[Mapping[int, Mapping[str, Any]]], name: str, k: int) -> dict[int, Interval]:
+def _on_the_way(arm: Arm) -> dict[int, Arm]:
+    """Training step -> the seeds' evaluations after it; the steps after which each of the seeds was evaluated that was evaluated on the way."""
+    runs = [found for run in runs_of(arm) if (found := evaluations_on_the_way(run))]
     steps = sorted(set.intersection(*(set(run) for run in runs))) if runs else []
-    curve = {}
-    for step in steps:
-        values = [interval for run in runs if (interval := intervals(run[step]["problem_sets"].get(name, {}).get("accuracy")).get(k))]
-        if (value := over_seeds(values)) is not None:
-            curve[step] = value
-    return curve
+    return {step: Arm(arm.label, tuple(run[step] for run in runs)) for step in steps}
 
 
 # ------------------------------------------------------------------------------------------------------------------ facts
