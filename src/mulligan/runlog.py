@@ -26,7 +26,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -195,13 +195,29 @@ class RunFolder:
         """
         return [entry for _, entry in self._lines()]
 
+    def curves(self) -> list[dict[str, Any]]:
+        """What was published of the metrics; nothing where there is no such file.
+
+        Raises:
+            RunError: it is broken.
+        """
+        path = self.path / CURVES
+        try:
+            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+        except (OSError, ValueError) as error:
+            raise RunError(f"{path} cannot be read ({error}): delete it, or take it from the archive again") from error
+
+    def write_curves(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        _write_atomic(self.path / CURVES, "".join(json.dumps(line) + "\n" for line in lines).encode("ascii"))
+
     def truncate_after(self, steps: int, train_steps: int) -> None:
         """Go back to where `steps` steps were done, as the checkpoint has it, and note in the manifest that the run goes on there,
         with the keys of the recipe that changed as `[before, now]`.
 
-        Metrics of later steps are dropped, and rollouts of training steps from `train_steps` on (0 or less: all of them).
+        Metrics of later steps are dropped, what was published of them, and rollouts of training steps from `train_steps` on (0 or less: all of them).
         """
         self._close_files()
+        (self.path / CURVES).unlink(missing_ok=True)
         path = self.path / METRICS
         if path.exists():
             _write_atomic(path, b"".join(raw for raw, entry in self._lines() if entry["step"] < steps))

@@ -19,8 +19,8 @@ def iv(mean, half=0.04, n=200):
 def findings(**changes):
     base = {
         "label": "multi", "place": "one", "start": 1, "k": 5, "first": iv(0.4), "last": iv(0.7), "rise": iv(0.3), "passed": iv(0.5), "gain": iv(0.2),
-        "rivals": {"single": iv(0.1), "untrained": iv(0.12)}, "strongest": "single", "unsampled": (), "again": (), "sampled_to": 5, "named": False, "blind": iv(-0.2), "kept": iv(0.3),
-        "counted": iv(0.3), "counted_gain": iv(-0.1), "untold": iv(0.3),
+        "rivals": {"single": iv(0.1), "untrained": iv(0.12)}, "strongest": "single", "unsampled": (), "again": (), "given": (), "sampled_to": 5, "named": False, "blind": iv(-0.2), "kept": iv(0.3),
+        "played": ("history_blind", "other_history", "verdict_hidden"), "others": iv(-0.2), "counted": iv(0.3), "counted_gain": iv(-0.1), "untold": iv(0.3),
     }  # fmt: skip
     return Findings(**(base | changes))
 
@@ -38,6 +38,9 @@ def findings(**changes):
         ({"rivals": {"single": iv(0.1), "untrained": iv(0.01)}}, "not clearly more than every rival does", "partly"),
         ({"blind": None}, "The model gains more than by drawing again", "partly"),
         ({"blind": iv(-0.01)}, "not clearly by reading its failures", "partly"),
+        ({"kept": iv(0.9)}, "mostly by a retry schedule", "partly"),
+        ({"kept": iv(0.53)}, "The model learns from its failures", "yes"),
+        ({"others": iv(-0.03), "counted": iv(0.95, 0.3), "counted_gain": iv(0.05)}, "with another problem's it does as well", "partly"),
         ({"counted": iv(0.7), "counted_gain": iv(0.1)}, "mostly by counting its failures", "partly"),
         ({"counted": iv(0.7), "counted_gain": None}, "mostly by counting its failures", "partly"),
         ({"counted": iv(0.7), "counted_gain": iv(0.01)}, "The model learns from its failures", "yes"),  # counting brings no more than drawing again does
@@ -95,6 +98,16 @@ def test_a_control_that_was_not_played_is_a_caveat(tmp_path):
     text = "\n".join(make_headline(controlled(tmp_path, history_blind=0.0)).caveats)
     assert "Not shown another problem's failures (other_history)" in text
     assert "Asked again" not in text
+
+
+def test_a_control_of_which_no_share_is_known_was_played_all_the_same(tmp_path):
+    """Evaluated from two attempts on there is no rise from one."""
+    solved = {2: np.arange(200) % 4 == 0, 3: np.arange(200) % 4 != 3}
+    quantities = {"solved": solved, "passed": {3: [0.3] * 200}} | {f"solved:{control}": {k: solved[2] for k in solved} for control in ("history_blind", "other_history")}
+    write_run(tmp_path / "m")
+    more = {"controls": {control: {"accuracy": {}, "difference": {"3": {"mean": -0.5, "low": -0.6, "high": -0.4, "n": 200}}} for control in ("history_blind", "other_history")}}
+    write_evaluation(tmp_path / "m", {"one": quantities}, more=more)
+    assert "other_history" not in "\n".join(make_headline(Evidence(read_arms([str(tmp_path / "m")]))).caveats)
 
 
 @pytest.mark.parametrize("known", [False, True])

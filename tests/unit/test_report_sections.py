@@ -10,7 +10,7 @@ import pytest
 from arms_on_disk import full_evaluation, interval, solved_with, training, write_evaluation, write_run
 from fake_dialogues import FakePlayer, problem
 
-from mulligan.errors import ConfigError
+from mulligan.errors import ConfigError, RunError
 from mulligan.evaluation import evaluate
 from mulligan.evaluation.arms import read_arms
 from mulligan.evaluation.attempts import RATES
@@ -22,7 +22,8 @@ from mulligan.report.evidence import Evidence
 from mulligan.report.experiment import experiment_table
 from mulligan.report.html import write_report
 from mulligan.report.sections import evaluation_sections
-from mulligan.report.training import MOST_POINTS, training_sections, write_curves
+from mulligan.report.training import MOST_POINTS, stretches, training_sections, write_curves
+from mulligan.runlog import RunFolder
 
 
 def sections_of(*folders, baseline=None):
@@ -145,8 +146,27 @@ def test_power_is_computed_where_an_evaluation_did_not_say_it(tmp_path):
         (folder / "eval.json").write_text(json.dumps(table))
     assert {row[1:3]: row[3:] for row in sections_of(*folders)["power"].tables[0].rows} == found
     (power,) = sections_of(tmp_path / "m1", tmp_path / "one1")["power"].tables[0].rows[-1:]
-    differences = np.where(np.arange(40) < 16, 1.0, 0.0) - result.values.quantities["passed"][2]
+    passed = 1 - (5 / 8) * (4 / 7)  # three of the rival's eight samples are right
+    differences = np.where(np.arange(40) < 16, 1.0, 0.0) - passed
     assert power[-1] == f"{100 * detectable_difference(float(np.std(differences, ddof=1)), 40):.1f}"
+
+
+def test_power_is_of_the_problems_seeds_and_attempts_that_it_is_given_for(tmp_path):
+    """The rival saw 50 of 200 problems, and has one seed of two; an evaluation's own figure for another K is not taken."""
+    rng = np.random.default_rng(0)
+    for seed in range(2):
+        solved = solved_with(rng, 200, (0.3, 0.5, 0.7, 0.75, 0.8))
+        write_run(tmp_path / f"m{seed}", seed=seed)
+        other = {"rise": [1, 5], "power": {"deviation": 9.0, "problems_for": {"3": 1, "5": 1}, "detectable": 9.0}}
+        write_evaluation(tmp_path / f"m{seed}", {"s": {"solved": solved, "passed": {k: [0.3] * 200 for k in solved}}}, more=other)
+    write_run(tmp_path / "one0", attempts="fixed(1)")
+    write_evaluation(tmp_path / "one0", {"s": {"solved": {1: [0, 1] * 25}, "passed": {3: np.linspace(0, 1, 50)}}})
+    found = sections_of(tmp_path / "m0", tmp_path / "m1", tmp_path / "one0")["power"]
+    rows = {row[-5]: row[-4:] for row in found.tables[0].rows if row[1] == "m"}
+    assert list(rows) == ["rise", "gain", "gain over one0's (1 of 2 seeds)"]
+    assert rows["gain over one0's (1 of 2 seeds)"][0] == "50" and rows["rise"][0] == "200"
+    assert float(rows["rise"][-1]) < 20
+    assert "gain over" not in found.text[0], "the sentence is about 200 problems"
 
 
 def test_attempts_tokens_and_power(arms):
@@ -156,7 +176,7 @@ def test_attempts_tokens_and_power(arms):
     assert "lowest and the highest" in table.notes[0]
     assert [c.name for c in found["attempts"].charts] == ["success", "repeats", "missing"]  # nothing was cut: no figure of it
     assert found["tokens"].tables[0].rows[1][:5] == ("one", "multi", "2", "20", "5")
-    assert "one: 200 problems and one seed can show a rise of 9.9 points or more (3 points take 2,181 problems, 5 points 785) and a gain of 5.0 points or more (3 points take 546 problems, 5 points 197)." in found["power"].text
+    assert found["power"].text[0].startswith("one: 200 problems and one seed can show a rise of 9.9 points or more (3 points take 2,181 problems, 5 points 785) and a gain of 5.0 points or more (3 points take 546 problems, 5 points 197) and a gain over single's (1 of 3 seeds) of ")
 
 
 def test_brackets_that_are_no_intervals_say_so(arms):
@@ -431,25 +451,43 @@ def test_long_training_is_shown_in_stretches(tmp_path):
     section = sections_of(tmp_path / "r")["training"]
     points = curves(section)["r"].points
     assert len(points) <= MOST_POINTS
-    assert points[14].mean == pytest.approx(np.mean([(s + 1) / 1000 for s in range(14)]))
-    assert list(points)[-2:] == [994, 1000], "the last stretch is what is left"
-    assert "Means over 14 steps each" in section.charts[0].caption
+    assert points[16].mean == pytest.approx(np.mean([(s + 1) / 1000 for s in range(16)]))
+    assert list(points)[-2:] == [992, 1000], "the last stretch is what is left"
+    assert "Means over 16 steps each" in section.charts[0].caption
 
 
 def test_published_curves_stand_in_for_metrics_until_a_run_goes_on(tmp_path):
     """As means over stretches of one length, that of the longest run; drawn alone or together, with metrics or without, they are the same."""
-    long, short = (write_run(tmp_path / name, metrics=training(steps, reward=1.0)) for name, steps in (("long", 150), ("short", 100)))
+    long, short = (write_run(tmp_path / name, metrics=training(steps, reward=1.0)) for name, steps in (("long", 350), ("short", 100)))
     write_curves([long, short])
     (tmp_path / "short" / "metrics.jsonl").rename(tmp_path / "aside")
     drawn = curves(sections_of(tmp_path / "short")["training"])["short"].points
-    assert (len(drawn), drawn[2].mean) == (50, pytest.approx(0.015))
-    assert "Means over 2 steps each" in sections_of(tmp_path / "short")["training"].charts[0].caption
+    assert (len(drawn), drawn[4].mean, drawn[100].mean) == (25, pytest.approx(0.025), pytest.approx(0.985))
+    assert "Means over 4 steps each" in sections_of(tmp_path / "short")["training"].charts[0].caption
     (tmp_path / "aside").rename(tmp_path / "short" / "metrics.jsonl")
-    write_curves([short])  # by itself it needs the same stretches
     assert curves(sections_of(tmp_path / "short")["training"])["short"].points == drawn
     short.log_metrics(102, training(101)[-1])
     short.close()
-    assert max(curves(sections_of(tmp_path / "short")["training"])["short"].points) == 101
+    assert len(curves(sections_of(tmp_path / "short")["training"])["short"].points) == 51, "gone on: its metrics, two steps a point"
+    short.truncate_after(102, 100)
+    assert not short.curves() and len(curves(sections_of(tmp_path / "short")["training"])["short"].points) == 100
+    (tmp_path / "long" / "curves.jsonl").write_text('{"train_step": 3')
+    with pytest.raises(RunError, match=r"curves.jsonl cannot be read"):
+        sections_of(tmp_path / "long")
+
+
+def test_published_curves_and_metrics_are_joined_over_the_same_steps(tmp_path):
+    """A seed from an archive, in stretches of four steps, and one that has its metrics, of 10 and 9 steps."""
+    for seed, steps in ((0, 10), (1, 9)):
+        write_run(tmp_path / f"m{seed}", seed=seed, metrics=training(steps, reward=float(steps)))
+    first = RunFolder.open(tmp_path / "m0")
+    lines = [line for line in first.metrics() if line["stage"] == "train"]
+    first.write_curves({"stage": "train", "train_step": t[-1]["train_step"], "steps": len(t), "reward": sum(x["reward"] for x in t) / len(t)} for t in (lines[:4], lines[4:8], lines[8:]))
+    (tmp_path / "m0" / "metrics.jsonl").unlink()
+    joined = curves(sections_of(tmp_path / "m0", tmp_path / "m1")["training"])["m"].points
+    assert {step: (point.low, point.high) for step, point in joined.items()} == {4: (2.5, 2.5), 8: (6.5, 6.5)}
+    merged = stretches({first: [*first.curves()[:2], {"stage": "train", "train_step": 8, "steps": 1, "reward": 9.0}], RunFolder.open(tmp_path / "m1"): [{"stage": "train", "train_step": 799, "reward": 0.0}]})
+    assert [(line["steps"], line["reward"]) for line in merged[first]] == [(8, 4.5), (1, 9.0)]
 
 
 def test_runs_say_how_to_repeat_them(arms):
@@ -498,7 +536,7 @@ def test_many_arms_hide_most_pass_curves_at_first(tmp_path):
         write_run(tmp_path / f"arm{'abcde'[i]}", optimizer__lr=1e-5 * (i + 1), attempts="fixed(1)" if i == 4 else "uniform(1,3)")
         full_evaluation(tmp_path / f"arm{'abcde'[i]}", seed=i)
     shown = curves(sections_of(*sorted(tmp_path.iterdir()))["accuracy"])
-    assert [label for label, c in shown.items() if c.hidden] == ["armb: pass@k", "armc: pass@k", "armd: pass@k"]
+    assert [label for label, c in shown.items() if c.hidden] == ["armc: pass@k", "armd: pass@k"], "shown: the head's, the baseline's, and of the others the strongest"
 
 
 def page_data(text):

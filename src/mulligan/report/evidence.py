@@ -399,27 +399,28 @@ class Evidence:
         """What one seed's problems can show (`evaluation.power`) of `rise`, from 1 to K attempts, or of `gain`, for each seed that says something: as its
         evaluation found it, else from its values per problem."""
         k = self.budget(arm, place)
-        bottom = (ACCURACY, 1) if of == "rise" else (PASS, k)
-        said = {"rise": "power", "gain": "gain_power"}[of]
-        return [power for seed in arm.seeds() for power in self.table(seed, place, said) or self._powers(seed, (ACCURACY, k), seed, bottom, place)]
+        key, bottom = ("power", (ACCURACY, 1)) if of == "rise" else ("gain_power", (PASS, k))
+        found = []
+        for seed in arm.seeds():
+            said = self.table(seed, place, key) if all(rise in (None, [1, k]) for rise in self.table(seed, place, "rise")) else []
+            found += said or self._power(place, seed, k, seed, bottom)
+        return found
 
     def power_against(self, arm: Arm, other: Arm, place: str) -> list[Mapping[str, Any]]:
-        """The same of accuracy@K - the other arm's pass@K: seed by seed, in the arms' order; empty where they have not as many."""
+        """The same of accuracy@K - the other arm's pass@K, for each seed that both have; with the number of `problems` that both saw."""
         k = self.budget(arm, place)
-        same = len(arm.members) == len(other.members)
-        return self._powers(arm, (ACCURACY, k), other, (PASS, k), place) if same else []
+        others = {seed.members[0].seed: seed for seed in other.seeds()}
+        return [power for seed in arm.seeds() if (rival := others.get(seed.members[0].seed)) for power in self._power(place, seed, k, rival, (PASS, k))]
 
-    def _powers(self, a: Arm, of_a: tuple[Measure, int], b: Arm, of_b: tuple[Measure, int], place: str) -> list[Mapping[str, Any]]:
-        found = []
-        for one, other in zip(a.seeds(), b.seeds(), strict=True):
-            sides = [(one, of_a), (one if a is b else other, of_b)]
-            if any(not arm.has_values or place not in arm.problem_sets or k not in shared_ks([(arm, measure)], [place]) for arm, (measure, k) in sides):
-                continue
-            problems = shared_problems([arm for arm, _ in sides], place)
-            values = [arm.cells(place, measure[0][0], [k], problems)[0, :, 0] for arm, (measure, k) in sides]
-            if power := power_of(values[0], values[1]):
-                found.append(power.to_json())
-        return found
+    @staticmethod
+    def _power(place: str, arm: Arm, k: int, other: Arm, bottom: tuple[Measure, int]) -> list[Mapping[str, Any]]:
+        sides = [(arm, ACCURACY, k), (other, *bottom)]
+        if any(not one.has_values or place not in one.problem_sets or k not in shared_ks([(one, measure)], [place]) for one, measure, k in sides):
+            return []
+        problems = shared_problems([arm, other], place)
+        a_P, b_P = (one.cells(place, measure[0][0], [k], problems)[0, :, 0] for one, measure, k in sides)
+        power = power_of(a_P, b_P)
+        return [power.to_json() | {"problems": len(problems)}] if power else []
 
     def _means(self, arm: Arm, measure: Measure, ks: list[int], place: str, bounds: tuple[float, float] | None) -> ByK:
         if not (sides := _aligned([(arm, measure)], self._names(place), ks)):

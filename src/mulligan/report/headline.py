@@ -74,18 +74,24 @@ class Findings:
     """Other arms' labels, evaluated here, of which pass@K is not known."""
     again: tuple[str, ...]
     """Labels among `rivals` that are the same models once more: evaluated otherwise."""
+    given: tuple[str, ...]
+    """Labels among `rivals` that are no arms: each seed's own evaluation was given their samples."""
     sampled_to: int
     """The largest number of independent samples for which pass@k is known; 0: none was drawn."""
     named: bool
     """Whether a sentence has to say which problems it speaks of: there are several sets."""
+    played: tuple[str, ...]
+    """The controls."""
     blind: Interval | None
     """history-blind control: its difference to the normal dialogues at K."""
     kept: Interval | None
     """The share of the rise that the history-blind control keeps."""
+    others: Interval | None
+    """other-history control: its difference to the normal dialogues at K."""
     counted: Interval | None
-    """The share that is kept when it is shown another problem's failures: what comes of their number alone."""
+    """The share of the rise that it keeps: what comes of the failures' number alone."""
     counted_gain: Interval | None
-    """other-history control: its accuracy - the model's own pass@K."""
+    """Its accuracy - the model's own pass@K."""
     untold: Interval | None
     """The share that is kept when it is asked again without a verdict."""
 
@@ -122,8 +128,12 @@ def find(evidence: Evidence) -> Findings | None:
     k = evidence.budget(arm, place)
     rivals = {label: by_k[k] for label, by_k in evidence.rivals(arm, place).items() if k in by_k}
     hardest = strongest(rivals)
+    known = {BEST_SAMPLER, *(other.label for other in evidence.arms)}
+    given = [label for label in rivals if label not in known]
     if place in OVER_ALL:  # what an evaluation was given as rivals is known for each set, not over all
-        rivals |= {f"{label} on {name}": by_k[k] for name in evidence.over_all for label, by_k in evidence.rivals(arm, name).items() if label not in rivals and k in by_k}
+        of_sets = {(label, name): by_k[k] for name in evidence.over_all for label, by_k in evidence.rivals(arm, name).items() if label not in rivals and k in by_k}
+        rivals |= {f"{label} on {name}": difference for (label, name), difference in of_sets.items()}
+        given += [f"{label} on {name}" for label, name in of_sets if label not in known]
     played = evidence.controls(arm, place)
     kept = {name: evidence.kept(arm, place, name, k) for name in ("history_blind", "other_history", "verdict_hidden") if name in played}
     return Findings(
@@ -143,10 +153,13 @@ def find(evidence: Evidence) -> Findings | None:
             if other.label not in rivals and not evidence.same_models(arm, other) and (other.problem_sets if place in OVER_ALL else place in other.problem_sets)
         ),
         again=tuple(other.label for other in evidence.arms if other is not arm and evidence.same_models(arm, other)),
+        given=tuple(given),
         sampled_to=max(evidence.values(arm, PASS, place), default=0),
         named=len(evidence.sets) > 1,
+        played=tuple(played),
         blind=evidence.control_difference(arm, place, "history_blind").get(k) if "history_blind" in played else None,
         kept=kept.get("history_blind"),
+        others=evidence.control_difference(arm, place, "other_history").get(k) if "other_history" in played else None,
         counted=kept.get("other_history"),
         counted_gain=evidence.control_gain(arm, place, "other_history").get(k) if "other_history" in played else None,
         untold=kept.get("verdict_hidden"),
@@ -172,6 +185,10 @@ def _verdict(found: Findings) -> tuple[str, Tone]:
         return "The model gains more than by drawing again", "partly"
     if found.blind.high >= 0:
         return "The model gains more than by drawing again, but not clearly by reading its failures", "partly"
+    if found.kept is not None and found.kept.low >= MUCH:
+        return "The model gains more than by drawing again, but mostly by a retry schedule, not by reading its failures", "partly"
+    if found.others is not None and found.others.high >= 0:
+        return "The model gains more than by drawing again, but not clearly by reading its own failures: with another problem's it does as well", "partly"
     if found.counted is not None and found.counted.low >= MUCH and (found.counted_gain is None or found.counted_gain.low > 0):
         return "The model gains more than by drawing again, but mostly by counting its failures, not by reading them", "partly"
     if not found.models:
@@ -211,10 +228,8 @@ def _basis(evidence: Evidence, found: Findings) -> str:
     of = f"{len(evidence.over_all)} sets" if found.place in OVER_ALL else found.place
     over = f"{found.last.n:,} problems of {of}"
     resampled = f"{seeds} seeds × {over}" if seeds > 1 else f"{over}, one training seed"
-    arms = {arm.label for arm in evidence.arms}
-    given = [label for label in found.rivals if label.split(" on ")[0] not in arms and not label.startswith(BEST_SAMPLER)] if seeds > 1 else []
-    hulls = f" Against {' and '.join(given)}, whose samples each seed's evaluation was given, from the lowest to the highest bound of the seeds." if given else ""
-    return f"In brackets: 95 % intervals over {resampled}.{hulls}"
+    hulls = f" Against {' and '.join(found.given)}, whose samples each seed's evaluation was given, from the lowest to the highest bound of the seeds."
+    return f"In brackets: 95 % intervals over {resampled}.{hulls if found.given and seeds > 1 else ''}"
 
 
 def _caveats(evidence: Evidence, found: Findings) -> list[str]:
@@ -246,7 +261,7 @@ def _caveats(evidence: Evidence, found: Findings) -> list[str]:
         caveats.append("No history-blind control was played: how much a retry schedule alone would gain is not known.")
     elif found.blind is not None and found.blind.high >= 0:
         caveats.append(f"Without sight of its earlier attempts it does not clearly do worse ({points_of(found.blind)}).")
-    elif found.counted is None and found.rose:
+    elif "other_history" not in found.played and found.rose:
         caveats.append("Not shown another problem's failures (other_history): how much of the rise comes of their number alone is not known.")
     caveats += _temperature_caveats(evidence, found)
     if found.models and found.unsampled:
@@ -258,7 +273,7 @@ def _caveats(evidence: Evidence, found: Findings) -> list[str]:
 
 def _temperature_caveats(evidence: Evidence, found: Findings) -> list[str]:
     """Where pass@K may be higher at a temperature that was not sampled, and the best possible independent sampling is not known either."""
-    if found.gain is None or any(label.startswith(BEST_SAMPLER) for label in found.rivals):
+    if found.gain is None or BEST_SAMPLER in found.rivals:
         return []
     told = []
     for label in dict.fromkeys((found.label, found.strongest)):

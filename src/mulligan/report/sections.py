@@ -26,7 +26,7 @@ CONTROLS = {
     "other_history": "sees another problem's attempts",
 }
 _LIMITS = {
-    "history_blind": "A model that sees no earlier attempt and is played greedily can change its answer only with the number of attempts left: that little of the rise is left may say no more than that it repeats itself. Against a model that draws again at random stands the last column.",
+    "history_blind": "A model that sees no earlier attempt and is played greedily can change its answer only with the number of attempts left: that little of the rise is left may say no more than that it repeats itself. Against drawing again at random stands the last column, where samples were drawn.",
     "random_verdict": "Under random verdicts nobody can stop at a right answer, so that drawing again gains nothing either. What is lost shows that true verdicts are needed, not that failures are read.",
 }
 """What a control cannot tell."""
@@ -367,11 +367,12 @@ def power_section(evidence: Evidence) -> Section | None:
                 if not found:
                     continue
                 needed = {points_: _mean([(p.get("problems_for") or {}).get(points_) for p in found]) for points_ in ("3", "5")}
-                detectable, problems = _mean([p.get("detectable") for p in found]), arm.members[0].problem_sets[place].get("problems")
+                detectable, of_set = _mean([p.get("detectable") for p in found]), arm.members[0].problem_sets[place].get("problems")
+                problems = _mean([p.get("problems", of_set) for p in found])
                 what += f" ({len(found)} of {len(arm.members)} seeds)" if len(found) < len(arm.members) else ""
                 cells = (_plain(problems), _plain(needed["3"]), _plain(needed["5"]), NOTHING if detectable is None else f"{100 * detectable:.1f}")
                 rows.append((place, arm.label, what, *cells))
-                if arm is evidence.head and detectable is not None and problems:
+                if arm is evidence.head and detectable is not None and problems and problems == of_set:
                     said.append(f"a {what} of {100 * detectable:.1f} points or more (3 points take {_plain(needed['3'])} problems, 5 points {_plain(needed['5'])})")
         if said:
             text.append(f"{place}: {evidence.head.members[0].problem_sets[place]['problems']:,} problems and one seed can show {' and '.join(said)}.")

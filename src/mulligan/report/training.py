@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import itertools
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -13,12 +13,12 @@ from mulligan.evaluation import Interval
 from mulligan.evaluation.arms import Arm, evaluations_on_the_way
 from mulligan.evaluation.comparison import ACCURACY
 from mulligan.report.chart import Chart, Curve, Panel, Unit
-from mulligan.report.evidence import Evidence
+from mulligan.report.evidence import Evidence, over_seeds
 from mulligan.report.sections import Section
-from mulligan.report.tables import NOTHING, TextTable
-from mulligan.runlog import CURVES, RunFolder, recipe_differences
+from mulligan.report.tables import NOTHING, TextTable, intervals
+from mulligan.runlog import RunFolder, recipe_differences
 
-MOST_POINTS = 75
+MOST_POINTS = 100
 """Where a run has more steps than this, curves show means over equal stretches of steps."""
 
 _PANELS: tuple[tuple[str, str, tuple[str, ...], str, Unit], ...] = (
@@ -76,8 +76,7 @@ def training_section(evidence: Evidence) -> Section | None:
 
 def _training_lines(run: RunFolder) -> list[dict[str, Any]]:
     """What an experiment has published of the run, else its metrics."""
-    lines, curves = _trained(run), run.path / CURVES
-    published = [json.loads(line) for line in curves.read_text(encoding="utf-8").splitlines()] if curves.is_file() else []
+    lines, published = _trained(run), run.curves()
     if published and (not lines or _step(published[-1]) == _step(lines[-1])):  # else the run has gone on since
         return published
     return lines
@@ -95,22 +94,29 @@ def write_curves(runs: Sequence[RunFolder]) -> None:
     """Write what is drawn of the training of these runs, those of one experiment, into their folders. A run without metrics keeps what it has."""
     lines = {run: found for run in runs if (found := _trained(run))}
     for run, found in stretches(lines).items():
-        (run.path / CURVES).write_text("".join(json.dumps(line) + "\n" for line in found), encoding="utf-8")
+        run.write_curves(found)
 
 
 def stretches(lines: Mapping[RunFolder, Sequence[Mapping[str, Any]]]) -> dict[RunFolder, list[dict[str, Any]]]:
-    """Every run's training lines as means over equal stretches of steps, as long for all runs, so that the longest has at most MOST_POINTS of them.
+    """Every run's training lines as means over stretches of steps: as many for all runs, and the same ones, so that the longest has at most MOST_POINTS.
 
-    A line has the `train_step` of its last step, how many `steps` it is the mean of, and the metrics that are drawn, to five digits. Done twice it changes nothing.
+    A line has the `train_step` of its last step, how many `steps` it is the mean of, and the metrics that are drawn, to five digits. The lines may be stretches
+    themselves: the number of steps is a power of two, so that shorter ones make up longer ones.
     """
-    size = max(1, -(-max(map(len, lines.values()), default=0) // MOST_POINTS))
+    size = max((line.get("steps", 1) for found in lines.values() for line in found), default=1)
+    last = max((_step(line) for found in lines.values() for line in found), default=0)
+    size = 1 << (max(size, -(-(last + 1) // MOST_POINTS)) - 1).bit_length()
     drawn = list(dict.fromkeys(metric for _, _, metrics, _, _ in _PANELS for metric in metrics))
     found: dict[RunFolder, list[dict[str, Any]]] = {}
     for run, of_run in lines.items():
         found[run] = []
-        for stretch in (of_run[start : start + size] for start in range(0, len(of_run), size)):
-            values = {metric: [line[metric] for line in stretch if isinstance(line.get(metric), (int, float))] for metric in drawn}
-            means = {metric: float(f"{sum(known) / len(known):.5g}") for metric, known in values.items() if known}
+        for _, group in itertools.groupby(of_run, key=lambda line: _step(line) // size):
+            stretch = list(group)
+            means: dict[str, float] = {}
+            for metric in drawn:
+                known = [(line[metric], line.get("steps", 1)) for line in stretch if isinstance(line.get(metric), (int, float))]
+                if known:
+                    means[metric] = float(f"{sum(value * steps for value, steps in known) / sum(steps for _, steps in known):.5g}")
             found[run].append({"stage": "train", "train_step": _step(stretch[-1]), "steps": sum(line.get("steps", 1) for line in stretch), **means})
     return found
 
@@ -136,7 +142,7 @@ def progress_section(evidence: Evidence) -> Section | None:
     found = {arm.label: _on_the_way(arm) for arm in evidence.arms}
     panels = []
     for name in dict.fromkeys(name for by_step in found.values() for arm in by_step.values() for name in arm.problem_sets):
-        measured = {label: {step: Evidence([arm]).values(arm, ACCURACY, name) for step, arm in by_step.items()} for label, by_step in found.items()}
+        measured = {label: {step: _accuracy(arm, name) for step, arm in by_step.items()} for label, by_step in found.items()}
         ks = {k for by_step in measured.values() for by_k in by_step.values() for k in by_k}
         trained = evidence.head.trained_attempts
         last = trained if trained in ks else max(ks, default=1)
@@ -149,9 +155,21 @@ def progress_section(evidence: Evidence) -> Section | None:
     if not panels:
         trained = any(runs_of(arm) for arm in evidence.arms)
         return Section("progress", "Accuracy on the way", missing="No run was evaluated on the way: train.eval_every=50 does so every 50 steps.") if trained else None
-    over = "seeds x problems" if any(len(arm.members) > 1 for by_step in found.values() for arm in by_step.values()) else "problems"
-    chart = Chart("accuracy_by_step", "Evaluation accuracy against training steps", panels, f"Bars: 95 % intervals over {over}.")
+    several = [arm for by_step in found.values() for arm in by_step.values() if len(arm.members) > 1]
+    over = "seeds x problems" if several else "problems"
+    ranges = " Where values per problem are missing (evaluations of earlier versions), of several seeds from the lowest to the highest." if not all(arm.has_values for arm in several) else ""
+    chart = Chart("accuracy_by_step", "Evaluation accuracy against training steps", panels, f"Bars: 95 % intervals over {over}.{ranges}")
     return Section("progress", "Accuracy on the way", (), (chart,))
+
+
+def _accuracy(arm: Arm, name: str) -> dict[int, Interval]:
+    """Over seeds x problems; of several seeds without values per problem, with the lowest and the highest."""
+    if name not in arm.problem_sets:
+        return {}
+    if arm.has_values or len(arm.members) == 1:
+        return Evidence([arm]).values(arm, ACCURACY, name)
+    tables = [intervals(member.problem_sets[name].get("accuracy")) for member in arm.members]
+    return {k: value for k in sorted(set.intersection(*map(set, tables))) if (value := over_seeds([table[k] for table in tables]))}
 
 
 def _on_the_way(arm: Arm) -> dict[int, Arm]:
