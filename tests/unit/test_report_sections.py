@@ -134,7 +134,7 @@ def test_a_control_is_set_against_drawing_again_as_well(tmp_path):
 def test_power_is_computed_where_an_evaluation_did_not_say_it(tmp_path):
     """As an evaluation finds it; and of the gain over the strongest rival."""
     for seed in range(2):
-        result = played_seed(tmp_path / f"m{seed}", seed, learns=True)
+        played_seed(tmp_path / f"m{seed}", seed, learns=True)
         played_seed(tmp_path / f"one{seed}", seed, learns=False, attempts="fixed(1)", right=lambda g: g % 3 == 0)
     folders = [tmp_path / f"{name}{seed}" for name in ("m", "one") for seed in range(2)]
     found = {row[1:3]: row[3:] for row in sections_of(*folders)["power"].tables[0].rows}
