@@ -6,6 +6,7 @@
     RUN/manifest.json          versions, machine, seed, commit, data hashes, command, and every time it was resumed
     RUN/set_aside.jsonl        problems that are not used, and why, if there are any
     RUN/metrics.jsonl          one object a line, in order of steps
+    RUN/curves.jsonl           of an experiment's run: what of them is published
     RUN/rollouts/step_*.parquet
     RUN/checkpoints/step_*     see checkpoint.py
     RUN/model/                 the trained model, a normal Hugging Face folder
