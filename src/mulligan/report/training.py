@@ -70,8 +70,10 @@ def training_section(evidence: Evidence) -> Section | None:
         caption += f" Means over {longest} steps each."
     first = Chart("training_reward", "Training reward against steps", [panels.pop("reward")], caption.strip()) if "reward" in panels else None
     rest = Chart("training", "What training did", list(panels.values()), caption.strip()) if panels else None
-    text = ("Rewards of arms with different budgets of attempts are not comparable: more attempts earn more by themselves.",) if len(evidence.arms) > 1 else ()
-    return Section("training", "Training", text, tuple(chart for chart in (first, rest) if chart))
+    text = ["Rewards of arms with different budgets of attempts are not comparable: more attempts earn more by themselves."] if len(evidence.arms) > 1 else []
+    if unknown := [arm.label for arm in evidence.arms if any(run.recipe.train.steps and not lines[run] for run in runs_of(arm)) and not any(of_arms[arm.label])]:
+        text.append(f"Not drawn, for want of metrics: {', '.join(unknown)}.")
+    return Section("training", "Training", tuple(text), tuple(chart for chart in (first, rest) if chart))
 
 
 def _training_lines(run: RunFolder) -> list[dict[str, Any]]:
