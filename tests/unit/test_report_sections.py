@@ -159,12 +159,14 @@ def test_power_is_of_the_problems_seeds_and_attempts_that_it_is_given_for(tmp_pa
         write_run(tmp_path / f"m{seed}", seed=seed)
         other = {"rise": [1, 5], "power": {"deviation": 9.0, "problems_for": {"3": 1, "5": 1}, "detectable": 9.0}}
         write_evaluation(tmp_path / f"m{seed}", {"s": {"solved": solved, "passed": {k: [0.3] * 200 for k in solved}}}, more=other)
-    write_run(tmp_path / "one0", attempts="fixed(1)")
-    write_evaluation(tmp_path / "one0", {"s": {"solved": {1: [0, 1] * 25}, "passed": {3: np.linspace(0, 1, 50)}}})
-    found = sections_of(tmp_path / "m0", tmp_path / "m1", tmp_path / "one0")["power"]
+    write_run(tmp_path / "one1", seed=1, attempts="fixed(1)")
+    write_evaluation(tmp_path / "one1", {"s": {"solved": {1: [0, 1] * 25}, "passed": {3: np.linspace(0, 1, 50)}}})
+    found = sections_of(tmp_path / "m0", tmp_path / "m1", tmp_path / "one1")["power"]
+    differences = solved[3][:50] - np.linspace(0, 1, 50)  # of the second seed, as the rival
     rows = {row[-5]: row[-4:] for row in found.tables[0].rows if row[1] == "m"}
-    assert list(rows) == ["rise", "gain", "gain over one0's (1 of 2 seeds)"]
-    assert rows["gain over one0's (1 of 2 seeds)"][0] == "50" and rows["rise"][0] == "200"
+    assert list(rows) == ["rise", "gain", "gain over one1's (1 of 2 seeds)"]
+    assert rows["gain over one1's (1 of 2 seeds)"][0] == "50" and rows["rise"][0] == "200"
+    assert rows["gain over one1's (1 of 2 seeds)"][-1] == f"{100 * detectable_difference(float(np.std(differences, ddof=1)), 50):.1f}"
     assert float(rows["rise"][-1]) < 20
     assert "gain over" not in found.text[0], "the sentence is about 200 problems"
 
@@ -488,8 +490,8 @@ def test_published_curves_and_metrics_are_joined_over_the_same_steps(tmp_path):
     assert sections_of(tmp_path / "m0", tmp_path / "archived")["training"].text[-1] == "Not drawn, for want of metrics: archived."
     joined = curves(sections_of(tmp_path / "m0", tmp_path / "m1")["training"])["m"].points
     assert {step: (point.low, point.high) for step, point in joined.items()} == {4: (2.5, 2.5), 8: (6.5, 6.5)}
-    merged = stretches({first: [*first.curves()[:2], {"stage": "train", "train_step": 8, "steps": 1, "reward": 9.0}], RunFolder.open(tmp_path / "m1"): [{"stage": "train", "train_step": 799, "reward": 0.0}]})
-    assert [(line["steps"], line["reward"]) for line in merged[first]] == [(8, 4.5), (1, 9.0)]
+    merged = stretches({first: [*first.curves()[:1], {"stage": "train", "train_step": 5, "steps": 2, "reward": 5.5}, {"stage": "train", "train_step": 8, "steps": 1, "reward": 9.0}], RunFolder.open(tmp_path / "m1"): [{"stage": "train", "train_step": 799, "reward": 0.0}]})
+    assert [(line["steps"], line["reward"]) for line in merged[first]] == [(6, 3.5), (1, 9.0)], "each with the weight of its steps"
 
 
 def test_runs_say_how_to_repeat_them(arms):
