@@ -101,6 +101,13 @@ class Findings:
         return _sign(self.rise) if self.rise else (None if self.first.overlaps(self.last) else self.last.mean > self.first.mean)
 
     @property
+    def counts(self) -> bool:
+        """Whether counting failures, another problem's, brings most of what is gained over drawing again; of the rise, where that is not known."""
+        if self.counted_gain is None or self.gain is None:
+            return self.counted is not None and self.counted.low >= MUCH
+        return self.counted_gain.low > 0 and self.counted_gain.mean >= MUCH * self.gain.mean
+
+    @property
     def models(self) -> list[str]:
         """The rivals that are other models: the best possible sampler is none, and says nothing of what training did."""
         return [label for label in self.rivals if not label.startswith(BEST_SAMPLER) and label not in self.again]
@@ -189,7 +196,7 @@ def _verdict(found: Findings) -> tuple[str, Tone]:
         return "The model gains more than by drawing again, but mostly by a retry schedule, not by reading its failures", "partly"
     if found.others is not None and found.others.high >= 0:
         return "The model gains more than by drawing again, but not clearly by reading its own failures: with another problem's it does as well", "partly"
-    if found.counted is not None and found.counted.low >= MUCH and (found.counted_gain is None or found.counted_gain.low > 0):
+    if found.counts:
         return "The model gains more than by drawing again, but mostly by counting its failures, not by reading them", "partly"
     if not found.models:
         return "The model gains more than by drawing again from itself, and less when it cannot see its failures; no other model was compared", "partly"
