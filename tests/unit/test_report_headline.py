@@ -315,7 +315,7 @@ def test_over_seeds_and_sets(tmp_path):
         full_evaluation(tmp_path / f"m{seed}", seed=seed, sets=("one", "two"))
     evidence = Evidence(read_arms([str(tmp_path / f"m{seed}") for seed in range(3)]))
     headline = make_headline(evidence)
-    assert headline.basis == "In brackets: 95 % intervals over 3 seeds × 400 problems of 2 sets."
+    assert headline.basis == "In brackets: 95 % intervals over 3 seeds × 400 problems of 2 sets. Against untrained on one and untrained on two, whose samples each seed's evaluation was given, from the lowest to the highest bound of the seeds."
     assert "(mean of sets)" in headline.sentences[0]
     assert any("3 training seeds: intervals over so few are too narrow" in text for text in headline.caveats)
     found = find(evidence)
