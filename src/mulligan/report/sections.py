@@ -108,7 +108,8 @@ def _accuracy_panel(evidence: Evidence, place: str) -> Panel:
 
 def _compared(evidence: Evidence, place: str) -> list[Arm]:
     """The arms whose pass@k speaks of the head arm: its own, the baseline's and the strongest rival's."""
-    return [arm for arm in evidence.arms if arm in (evidence.head, evidence.baseline, _strongest_arm(evidence, place))]
+    compared = (evidence.head, evidence.baseline, _strongest_arm(evidence, place))
+    return [arm for arm in evidence.arms if arm in compared]
 
 
 def _strongest_arm(evidence: Evidence, place: str) -> Arm | None:

@@ -100,7 +100,7 @@ def write_curves(runs: Sequence[RunFolder]) -> None:
 
 
 def stretches(lines: Mapping[RunFolder, Sequence[Mapping[str, Any]]]) -> dict[RunFolder, list[dict[str, Any]]]:
-    """Every run's training lines as means over stretches of steps: as many for all runs, and the same ones, so that the longest has at most MOST_POINTS.
+    """Every run's training lines as means over the same stretches of steps, so many steps each that the longest run has at most MOST_POINTS stretches.
 
     A line has the `train_step` of its last step, how many `steps` it is the mean of, and the metrics that are drawn, to five digits. The lines may be stretches
     themselves: the number of steps is a power of two, so that shorter ones make up longer ones.
