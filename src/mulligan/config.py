@@ -215,7 +215,7 @@ class AdvantageConfig(Section):
 class LossConfig(Section):
     clip_low: float = Field(default=0.2, ge=0, description="the probability ratio counts down to 1 - clip_low")
     clip_high: float = Field(default=0.2, ge=0, description="and up to 1 + clip_high")
-    mean: Literal["token", "sequence", "constant"] = Field(default="token", description="token: over the step's sampled tokens; sequence: mean per dialogue, then over dialogues; constant: dialogues x max_dialogue_tokens (Dr. GRPO)")
+    mean: Literal["token", "sequence", "constant"] = Field(default="token", description="token: over the step's sampled tokens; sequence: mean per dialogue, then over dialogues; constant: dialogues x max_dialogue_tokens (Dr. GRPO); with protocol.history=none an attempt counts as a dialogue")
     kl: float = Field(default=0.0, ge=0, description="coefficient of the KL to the model that reinforcement learning starts from (after the warm-up)")
     kl_estimator: Literal["k1", "k2", "k3"] = Field(default="k3", description="Schulman's estimators of the KL from samples")
     kl_in_reward: bool = Field(default=False, description="take the KL off the reward of every token instead of adding it to the loss")
@@ -250,7 +250,7 @@ class WarmupConfig(Section):
 
     steps: int = Field(default=0, ge=0, description="0: none")
     batch_size: int = Field(default=64, ge=1, description="dialogues a step")
-    data: str | None = Field(default=None, description="JSONL of {\"messages\": [...]}; None: the built-in task's own dialogues")
+    data: str | None = Field(default=None, description="JSONL of {\"messages\": [...]}; None: the built-in task's own dialogues, of other sources the gold answer in a box")
     optimizer: OptimizerConfig = OptimizerConfig(lr=1e-5)
 
 

@@ -70,7 +70,7 @@ def _train(recipe: Recipe, run: RunFolder, plan: Plan, display: Display, *, resu
                 lr_scale = learning_rate(progress, recipe.optimizer, recipe.train.steps)
                 learned, advantages = workers.update(groups, step=step, lr_scale=lr_scale)
                 metrics = rollout_metrics(groups) | learned | {"lr": lr_scale * recipe.optimizer.lr, "seconds_sampling": sampled - started}
-                state["tokens"] += int(metrics["tokens_sampled"])
+                state["tokens"] += sum(g.num_sampled for g in groups)
                 if recipe.log.rollouts:
                     write_table(run.rollout_path(step), rollout_table(groups, stage="train", step=step, advantages=advantages))
             state["step"] += 1
@@ -162,7 +162,7 @@ def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
         "accuracy_first": sum(r.solved_at == 1 for r in rollouts) / count,
         "attempts_used": sum(len(r.attempts) for r in rollouts) / count,
         "budget": sum(r.budget for r in rollouts) / count,
-        "tokens_sampled": float(sum(r.num_sampled for g in groups for r in g.rollouts)),
+        "tokens_sampled": float(sum(g.num_sampled for g in groups)),
         "tokens_per_attempt": sum(a.num_tokens for a in attempts) / tried,
         "dialogues_broken": float(sum(r.error is not None for g in groups for r in g.rollouts)),
     }

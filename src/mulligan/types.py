@@ -225,3 +225,7 @@ class Group:
 
     problem: Problem
     rollouts: tuple[Rollout, ...]
+
+    @property
+    def num_sampled(self) -> int:
+        return sum(r.num_sampled for r in self.rollouts)
