@@ -6,7 +6,7 @@ from arms_on_disk import solved_with, training, write_evaluation, write_run
 
 from mulligan.errors import ConfigError, RunError
 from mulligan.evaluation.arms import evaluations_on_the_way, find_arm, read_arms, read_member
-from mulligan.evaluation.comparison import ACCURACY, MEAN_OF_SETS, PASS, aligned, compare, comparison_warnings, shared_ks
+from mulligan.evaluation.comparison import ACCURACY, MEAN_OF_SETS, PASS, aligned, compare, comparison_warnings, shared_ks, shared_seeds
 from mulligan.runlog import RunFolder
 
 N = 120
@@ -168,6 +168,31 @@ def test_seeds_widen_the_interval(tmp_path):
     assert len(three[1].members) == 3
     assert wide.mean == pytest.approx((0.7 + 0.5 + 0.45) / 3 - 0.4, abs=0.05)
     assert wide.width > 1.5 * narrow.width
+
+
+def test_arms_of_the_same_seeds_are_paired_by_them(tmp_path):
+    """Seed s solves s tenths of the problems in both arms, and the arm one in twenty more: five seeds in any order are drawn together, fewer are not."""
+    for name, attempts, more in (("base", "fixed(1)", 0), ("arm", "uniform(1,3)", 5)):
+        for seed in range(1, 7):
+            write_run(tmp_path / f"{name}-{seed}", seed=seed, attempts=attempts)
+            write_evaluation(tmp_path / f"{name}-{seed}", {"one": {"solved": {1: np.arange(100) < 10 * seed + more}}})
+
+    def arms(ours, theirs):
+        return read_arms([*(str(tmp_path / f"base-{s}") for s in theirs), *(str(tmp_path / f"arm-{s}") for s in ours)])[::-1]
+
+    def difference(ours, theirs):
+        arm, base = arms(ours, theirs)
+        return next(r for r in compare([base, arm], base).rows if r.baseline).by_k[1]
+
+    same, shuffled, others, few = difference([1, 2, 3, 4, 5], [1, 2, 3, 4, 5]), difference([1, 2, 3, 4, 5], [5, 3, 1, 2, 4]), difference([1, 2, 3, 4, 5], [2, 3, 4, 5, 6]), difference([1, 2, 3, 4], [1, 2, 3, 4])
+    assert shuffled == same
+    assert same.mean == pytest.approx(0.05)
+    assert same.low > 0
+    for apart in (others, few):
+        assert apart.low < -0.1
+        assert apart.width > 2 * same.width
+    assert shared_seeds(*arms([1, 2, 3, 4, 5], [5, 3, 1, 2, 4])) == [2, 3, 1, 4, 0]
+    assert shared_seeds(*arms([1, 2, 3, 4], [1, 2, 3, 4])) is None
 
 
 def test_warnings(runs):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mulligan.evaluation import bootstrap_seeds, paired_difference
-from mulligan.evaluation.compare import differences, means, paired_seeds, ratios, share_kept
+from mulligan.evaluation.compare import differences, means, ratios, share_kept
 from mulligan.evaluation.intervals import bootstrap_ratio, share_unseen
 from mulligan.report.tables import number
 
@@ -14,13 +14,14 @@ def cells(*rows):
     return np.array(rows, dtype=float)[:, :, None]
 
 
-def slow_resamples(arms, rng, resamples=4000, weighting="questions"):
+def slow_resamples(arms, rng, resamples=4000, weighting="questions", joint_seeds=False):
     """Differences of two arms by drawing seeds and problems one by one, with loops and indices."""
     found = []
     sizes = [x.shape[1] for x in arms[0]]
     weights = [1 / len(sizes)] * len(sizes) if weighting == "sets" else [n / sum(sizes) for n in sizes]
     for _ in range(resamples):
         seeds = [rng.integers(0, len(arm[0]), len(arm[0])) for arm in arms]
+        seeds = [seeds[0]] * 2 if joint_seeds else seeds
         total = 0.0
         for i, (n, weight) in enumerate(zip(sizes, weights, strict=True)):
             problems = rng.integers(0, n, n)
@@ -151,16 +152,35 @@ def test_sets_without_variation_weigh_by_what_they_can_show():
     assert means(a, weighting="sets")[0].high == pytest.approx(share_unseen(1 / (0.25 / 10 + 0.25 / 1000)))
 
 
-def test_paired_seeds_takes_different_numbers_of_seeds():
+def shared_seeds(rng, seeds=6, problems=120, own=0.02):
+    """Two arms whose seed i begins from the same warm-up, good or bad: what it is worth is in both."""
+    warm_up_S, difficulty_P = np.linspace(-0.3, 0.3, seeds), rng.random(problems)
+    skills = [warm_up_S + own * rng.standard_normal(seeds) + better for better in (0.1, 0.0)]
+    return [(rng.random((seeds, problems)) < np.clip(0.2 + 0.6 * difficulty_P + skill[:, None], 0, 1)).astype(float)[:, :, None] for skill in skills]
+
+
+def test_seeds_that_belong_together_are_drawn_together():
+    rng = np.random.default_rng(8)
+    a, b = shared_seeds(rng)
+    (joint,), (apart,) = differences([a], [b], joint_seeds=True), differences([a], [b])
+    for found, together in ((joint, True), (apart, False)):
+        direct = slow_resamples([[a], [b]], rng, joint_seeds=together)
+        assert (found.low, found.high) == pytest.approx(tuple(np.quantile(direct, [0.025, 0.975])), abs=0.015)
+    assert joint.mean == apart.mean
+    assert joint.width < 0.6 * apart.width
+    assert joint.low > -0.02 > -0.1 > apart.low
+    with pytest.raises(ValueError, match="drawn together must be as many"):
+        differences([a], [b[:5]], joint_seeds=True)
+
+
+def test_arms_of_different_numbers_of_seeds():
     rng = np.random.default_rng(4)
     common = rng.random(120)
     a = np.array([(rng.random(120) < np.clip(common + 0.2, 0, 1)).astype(float) for _ in range(3)])
     b = np.array([(rng.random(120) < common).astype(float) for _ in range(6)])
-    found = paired_seeds(a, b)
+    (found,) = differences([a[:, :, None]], [b[:, :, None]])
     assert found.mean == pytest.approx(a.mean() - b.mean())
     assert 0 < found.low < found.mean < found.high
-    with pytest.raises(ValueError, match="seeds x problems"):
-        paired_seeds(a[0], b[0])
 
 
 def test_what_cannot_be_paired_is_named():
@@ -267,7 +287,7 @@ def test_coverage():
             difficulty = rng.random(100)
             skills = (0.05 + deviation * rng.standard_normal(seeds), deviation * rng.standard_normal(seeds))
             a, b = ((rng.random((seeds, 100)) < np.clip(0.15 + 0.6 * difficulty + skill[:, None], 0, 1)).astype(float) for skill in skills)
-            found.append(paired_seeds(a, b, seed=i))
+            found += differences([a[:, :, None]], [b[:, :, None]], seed=i)
         held[seeds, deviation] = np.mean([one.low <= 0.05 <= one.high for one in found])
     assert 0.90 <= held[1, 0.0] < 1.0
     assert held[8, 0.0] >= 0.95

@@ -4,9 +4,9 @@ An *arm* is a method: one or several seeds (trained models), each evaluated on t
 one array `_SPC` per problem set: seed, problem, column. A column is whatever belongs together: the numbers of attempts, or a
 control beside the normal condition.
 
-The bootstrap resamples what another sceptic would draw anew: in each resample, the seeds of every arm (each arm its own, one
-draw for all sets, since the same models play them all) and, within each set, the problems (one draw for all arms, which is
-what pairs them). With one seed an arm this is the paired bootstrap over problems. It is the pigeonhole bootstrap of A. B. Owen (2007,
+The bootstrap resamples what another sceptic would draw anew: in each resample, the seeds of every arm (one draw for all sets, since the same
+models play them all; one for both arms where their seeds belong together, else each arm its own) and, within each set, the problems (one draw
+for all arms, which is what pairs them). With one seed an arm this is the paired bootstrap over problems. It is the pigeonhole bootstrap of A. B. Owen (2007,
 "The pigeonhole bootstrap", Annals of Applied Statistics 1(2)): where seeds differ little it is too wide (it counts the noise of a single
 dialogue up to three times), and where they differ much, and are few, too narrow.
 
@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from mulligan.evaluation.intervals import Interval, alike, reach, share_unseen
 
@@ -35,19 +35,24 @@ MIN_SEEDS = 5
 _CHUNK = 2_000_000  # problem counts made at once: 16 MB, whatever the number of problems
 
 
-def differences(a: Sets, b: Sets, *, weighting: Weighting = "questions", bounds: tuple[float, float] | None = (-1.0, 1.0), seed: int = 0) -> list[Interval]:
+def differences(
+    a: Sets, b: Sets, *, weighting: Weighting = "questions", bounds: tuple[float, float] | None = (-1.0, 1.0), joint_seeds: bool = False, seed: int = 0
+) -> list[Interval]:
     """Mean of a - b for each column, with 95 % intervals; `n` counts the problems of all sets.
 
     Args:
         a, b: each set's array `_SPC`; the numbers of seeds may differ, problems and columns must not.
         bounds: ends of the scale of a difference, for samples that hardly vary (see `intervals`); None: no scale.
+        joint_seeds: seed i of a and seed i of b belong together (they share a warm-up, say), and are drawn together.
 
     Raises:
-        ValueError: no sets, no problems, shapes that disagree, a value that is not finite.
+        ValueError: no sets, no problems, shapes that disagree, a value that is not finite; with `joint_seeds`, different numbers of seeds.
     """
     a, b = _checked(a, b)
+    if joint_seeds and len(a[0]) != len(b[0]):
+        raise ValueError(f"{len(a[0])} seeds against {len(b[0])}: seeds that are drawn together must be as many")
     means_C = _over_sets([x.mean((0, 1)) - y.mean((0, 1)) for x, y in zip(a, b, strict=True)], a, weighting)
-    drawn_RC = _over_sets([x - y for x, y in zip(*_resampled([a, b], seed), strict=True)], a, weighting)
+    drawn_RC = _over_sets([x - y for x, y in zip(*_resampled([a, b], seed, joint_seeds=joint_seeds), strict=True)], a, weighting)
     alike_C = _alike([x.mean(0) - y.mean(0) for x, y in zip(a, b, strict=True)])
     return _intervals(means_C, drawn_RC, alike_C, a, weighting, bounds)
 
@@ -123,20 +128,6 @@ def share_kept(a: Sets, *, weighting: Weighting = "questions", seed: int = 0) ->
     return Interval(share, share - below, share + above, problems)
 
 
-def paired_seeds(a_SP: ArrayLike, b_SP: ArrayLike, *, bounds: tuple[float, float] | None = (-1.0, 1.0), seed: int = 0) -> Interval:
-    """Mean of a - b over seeds x problems on one problem set: seeds resampled per arm, problems jointly.
-
-    The two-level twin of `bootstrap_seeds`; the arms may have different numbers of seeds.
-
-    Raises:
-        ValueError: as `differences`.
-    """
-    a_SP, b_SP = np.asarray(a_SP, dtype=np.float64), np.asarray(b_SP, dtype=np.float64)
-    if a_SP.ndim != 2 or b_SP.ndim != 2:
-        raise ValueError(f"expected seeds x problems, got shapes {a_SP.shape} and {b_SP.shape}")
-    return differences([a_SP[:, :, None]], [b_SP[:, :, None]], bounds=bounds, seed=seed)[0]
-
-
 def _checked(*arms: Sets) -> list[list[Floats]]:
     arrays = [[np.asarray(x, dtype=np.float64) for x in arm] for arm in arms]
     for arm in arrays:
@@ -151,9 +142,9 @@ def _checked(*arms: Sets) -> list[list[Floats]]:
     return arrays
 
 
-def _resampled(arms: Sequence[Sets], seed: int) -> list[list[Floats]]:
+def _resampled(arms: Sequence[Sets], seed: int, *, joint_seeds: bool = False) -> list[list[Floats]]:
     """For each arm and set, the mean of each column in every resample, `_RC`."""
-    weights = [_seed_weights(len(arm[0]), np.random.default_rng([seed, 1, i])) for i, arm in enumerate(arms)]
+    weights = [_seed_weights(len(arm[0]), np.random.default_rng([seed, 1, 0 if joint_seeds else i])) for i, arm in enumerate(arms)]
     found: list[list[Floats]] = [[] for _ in arms]
     for which in range(len(arms[0])):
         by_seed = _means_by_seed([arm[which] for arm in arms], np.random.default_rng([seed, 0, which]))

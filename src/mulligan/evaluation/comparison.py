@@ -110,7 +110,8 @@ def difference_rows(
     bounds: tuple[float, float] | None,
     among: Mapping[str, Sequence[Key]] | None = None,
 ) -> list[Row]:
-    """One arm minus another, paired: a row for each set for which both have their quantities, and over all if there are several."""
+    """One arm minus another, paired over problems, and over seeds where they are shared: a row for each set for which both have their quantities,
+    and over all if there are several."""
     rows = []
     for where, names, weighting in _places(sets):
         ks = shared_ks([of, to], names)
@@ -118,7 +119,8 @@ def difference_rows(
             continue
         with suppress(NothingShared):
             a, b = aligned([of, to], names, ks, among)
-            found = differences(a, b, weighting=weighting, bounds=bounds)
+            order = shared_seeds(of[0], to[0])
+            found = differences(a, b if order is None else [x[order] for x in b], weighting=weighting, bounds=bounds, joint_seeds=order is not None)
             rows.append(Row(quantity, of[0].label, to[0].label, where, dict(zip(ks, found, strict=True))))
     return rows
 
@@ -147,6 +149,18 @@ def shared_problems(arms: Sequence[Arm], problem_set: str) -> list[Key]:
     found = [arm.problems(problem_set) for arm in arms]
     others = [set(keys) for keys in found[1:]]
     return [key for key in found[0] if all(key in other for other in others)]
+
+
+def shared_seeds(a: Arm, b: Arm) -> list[int] | None:
+    """For each seed of `a` its place in `b`, where the two are paired by them: both were trained with the same seeds, and at least `MIN_SEEDS`.
+
+    Runs of one seed share a warm-up and the order of the problems, so that what a seed does to both drops out. Of fewer seeds too few
+    differences are left to show how they vary (docs/looking.md: "How the intervals are made"): there each arm's seeds are drawn by themselves.
+    """
+    ours, theirs = ([member.seed for member in arm.members] for arm in (a, b))
+    if None in ours or len({*ours}) < len(ours) or len(ours) < MIN_SEEDS or len(theirs) != len(ours) or {*ours} != {*theirs}:
+        return None
+    return [theirs.index(seed) for seed in ours]
 
 
 def shared_ks(sides: Sequence[tuple[Arm, Measure]], sets: Sequence[str]) -> list[int]:
