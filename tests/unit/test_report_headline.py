@@ -20,7 +20,7 @@ def findings(**changes):
     base = {
         "label": "multi", "place": "one", "start": 1, "k": 5, "first": iv(0.4), "last": iv(0.7), "rise": iv(0.3), "passed": iv(0.5), "gain": iv(0.2),
         "rivals": {"single": iv(0.1), "untrained": iv(0.12)}, "strongest": "single", "unsampled": (), "again": (), "given": (), "sampled_to": 5, "named": False, "blind": iv(-0.2), "kept": iv(0.3),
-        "played": ("history_blind", "other_history", "verdict_hidden"), "others": iv(-0.2), "counted": iv(0.3), "counted_gain": iv(-0.1), "untold": iv(0.3),
+        "played": ("history_blind", "other_history", "verdict_hidden"), "others": iv(-0.2), "counted": iv(0.3), "counted_gain": iv(-0.1), "untold": iv(0.3), "listed": None,
     }  # fmt: skip
     return Findings(**(base | changes))
 
@@ -48,7 +48,10 @@ def findings(**changes):
         ({"counted": iv(0.52), "counted_gain": None}, "The model learns from its failures", "yes"),
         ({"counted": None, "untold": iv(0.9)}, "The model learns from its failures", "yes"),
         ({"rivals": {}}, "no other model was compared", "partly"),
+        ({"listed": iv(0.03)}, "not clearly more than a fixed list of answers would", "partly"),
+        ({"listed": iv(0.05)}, "The model learns from its failures", "yes"),
         ({"rivals": {"the best possible sampler": iv(0.1)}}, "no other model was compared", "partly"),
+        ({"rivals": {"the best sampler blind to the question": iv(0.1)}}, "no other model was compared", "partly"),
         ({"rivals": {"the best possible sampler": iv(0.01)}}, "not clearly more than every rival does", "partly"),
         ({"k": 1}, "1 attempt only", "open"),
         ({"start": 5}, "Evaluated with 5 attempts only", "open"),
@@ -109,6 +112,21 @@ def test_a_control_of_which_no_share_is_known_was_played_all_the_same(tmp_path):
     more = {"controls": {control: {"accuracy": {}, "difference": {"3": {"mean": -0.5, "low": -0.6, "high": -0.4, "n": 200}}} for control in ("history_blind", "other_history")}}
     write_evaluation(tmp_path / "m", {"one": quantities}, more=more)
     assert "other_history" not in "\n".join(make_headline(Evidence(read_arms([str(tmp_path / "m")]))).caveats)
+
+
+@pytest.mark.parametrize(("listed", "told"), [(0.6, False), (0.74, True), (0.9, True)])
+def test_a_fixed_list_of_answers_that_does_as_well_is_the_first_caveat(tmp_path, listed, told):
+    """75 % [71, 79] with three attempts."""
+    known = {"best fixed list of answers": {"1": 0.25, "3": listed}, "best sampling blind to the question": {"1": 0.25, "3": listed - 0.1}}
+    evidence = controlled(tmp_path, more={"ceilings": known}, history_blind=0.0)
+    headline = make_headline(evidence)
+    said = f"It is not clearly above a fixed list of 3 answers, named in turn whatever the question, which would solve {100 * listed:.1f} % ({100 * (0.75 - listed):+.1f} points ["
+    assert headline.caveats[0].startswith(said) is told
+    assert ("fixed list" in "\n".join(headline.caveats)) is told
+    rival = evidence.rivals(evidence.head, "mean of sets")["the best sampler blind to the question"][3]
+    assert rival.mean == pytest.approx(0.75 - (listed - 0.1))
+    assert "of the strongest rival, the best sampler blind to the question, the difference is" in headline.sentences[2]
+    assert "no other model was compared" in headline.verdict or "not clearly more than every rival" in headline.verdict
 
 
 @pytest.mark.parametrize("known", [False, True])

@@ -79,6 +79,15 @@ def test_accuracy_has_the_mean_the_sets_and_the_ceilings(arms):
     assert shown["multi"].colour == shown["multi: pass@k"].colour != shown["single"].colour
 
 
+def test_accuracy_stands_beside_a_fixed_list_of_answers(tmp_path):
+    write_run(tmp_path / "run", attempts="uniform(1,3)")
+    solved = {k: [1.0] * (4 * k) + [0.0] * (40 - 4 * k) for k in (1, 3)}
+    write_evaluation(tmp_path / "run", {"s": {"solved": solved}}, more={"ceilings": {"best fixed list of answers": {"1": 0.2, "3": 0.45}}})
+    section = sections_of(tmp_path / "run")["accuracy"]
+    assert section.text[-1].startswith("The best fixed list of 3 answers, named in turn whatever the question, would solve 45.0 % (s); run solves 30.0 [")
+    assert curves(section, 0)["best fixed list of answers"].points[3].mean == 0.45
+
+
 @pytest.mark.parametrize(("attempts", "said"), [("uniform(1,3)", 3), ("fixed(1)", 5), ("fixed(4)", 5)])
 def test_single_figures_are_given_for_one_number_of_attempts(tmp_path, attempts, said):
     """The trained one; the largest that was evaluated, if that is 1 or was not evaluated. It is the same in the headline, the headroom, the controls and an experiment's table."""

@@ -1,6 +1,7 @@
 """Ceilings of the built-in tasks: literal values, slow references, and what they depend on."""
 
 import itertools
+import json
 import random
 from collections import defaultdict
 from dataclasses import replace
@@ -12,6 +13,7 @@ from mulligan.tasks.builtin import codes, guess, readings
 from mulligan.tasks.builtin.codebreaking import Codes
 
 BEST, INDEPENDENT = "best possible", "best independent sampling"
+LIST, BLIND = "best fixed list of answers", "best sampling blind to the question"
 HINT = frozenset({"hint"})
 
 
@@ -187,11 +189,34 @@ def test_large_codes_have_what_can_be_computed():
 # ----------------------------------------------------------------------------------------------------------------- others
 
 
-def test_other_sources_have_none(tmp_path):
-    (tmp_path / "p.jsonl").write_text('{"question": "1 + 1", "answer": "2"}\n')
-    assert ceilings(load_problems(str(tmp_path / "p.jsonl")), (1, 2)) == {}
+def with_answers(folder, *answers):
+    """A file of problems with these gold answers."""
+    folder.mkdir(exist_ok=True)
+    (folder / "p.jsonl").write_text("".join(json.dumps({"question": f"Q{i}?", "answer": answer}) + "\n" for i, answer in enumerate(answers)))
+    return str(folder / "p.jsonl")
+
+
+def test_other_sources_are_beside_those_who_do_not_read_the_question(tmp_path):
+    found = ceilings(load_problems(with_answers(tmp_path, "2", "7", "2", "5", "2", "5", "1", "2", "3", "5")), (1, 2, 3, 9))
+    assert list(found) == [LIST, BLIND]
+    assert found[LIST] == pytest.approx({1: 0.4, 2: 0.7, 3: 0.8, 9: 1.0})  # 2 four times, 5 three times, then three once each
+    assert found[BLIND][1] == pytest.approx(0.4)
+    shares, steps = [0.4, 0.3, 0.1, 0.1, 0.1], 20  # the best of all distributions in steps of a twentieth
+    tried = (q for q in itertools.product(range(steps + 1), repeat=5) if sum(q) == steps and q[2] >= q[3] >= q[4])
+    slow = max(sum(p * (1 - (1 - n / steps) ** 3) for p, n in zip(shares, q, strict=True)) for q in tried)
+    assert slow <= found[BLIND][3] <= slow + 0.002
+    assert found[BLIND][3] < found[LIST][3]
+
+
+def test_a_mixture_of_other_sources_has_a_list_for_each(tmp_path):
+    """The question says which part it is from."""
+    one, two = with_answers(tmp_path / "a", "1", "1", "1", "2"), with_answers(tmp_path / "b", "9", "9", "8", "7", "6", "5")
+    assert ceilings(load_problems(f"{one} + {two}"), (1, 2))[LIST] == pytest.approx({1: 5 / 10, 2: 7 / 10})
+
+
+def test_where_nothing_is_known(tmp_path):
     assert ceilings(load_problems("builtin:product?split=test"), (1, 2), shown=HINT) == {}
-    assert ceilings(load_problems("gym:chain_sum?size=5"), (1, 2)) == {}
+    assert ceilings(load_problems("gym:graph_color?size=5"), (1, 2)) == {}  # no gold answers
     assert ceilings(replace(load_problems("builtin:guess?split=test"), problems=()), (1,)) == {}
     assert guess.oracle_accuracy(4) == 1.0
 

@@ -38,12 +38,14 @@ from mulligan.evaluation.power import power_of
 from mulligan.evaluation.samples import TALLIED, Tally, fold_of, key_of
 from mulligan.evaluation.tokens import EqualTokens, equal_tokens_of_seeds
 from mulligan.report.tables import intervals
-from mulligan.tasks.builtin.strategies import INDEPENDENT
+from mulligan.tasks.builtin.strategies import BLIND, INDEPENDENT
 
 ByK = dict[int, Interval]
 
 BEST_SAMPLER = "the best possible sampler"
-"""How the ceiling of that name is called as a rival."""
+BLIND_SAMPLER = "the best sampler blind to the question"
+SAMPLERS = {INDEPENDENT: BEST_SAMPLER, BLIND: BLIND_SAMPLER}
+"""How ceilings are called as rivals, which are no models."""
 
 _IN_EVAL_JSON = {ACCURACY: "accuracy", PASS: "pass_at_k", GAIN: "gain", TOKENS: "tokens_per_problem"}
 _USED: Measure = (("attempts_used", 1.0),)
@@ -153,15 +155,17 @@ class Evidence:
 
     def rivals(self, arm: Arm, place: str) -> dict[str, ByK]:
         """label -> accuracy of `arm` minus the rival's pass@k: the other arms, rivals that the evaluations themselves were given (of several
-        seeds: the mean, in the hull of their intervals), and the best possible independent sampling where the task lets it be computed."""
+        seeds: the mean, in the hull of their intervals), and the best independent sampling, of all or blind to the question, where it can be computed."""
         found = {other.label: by_k for other in self.arms if not self.same_samples(arm, other) and (by_k := self.versus(arm, ACCURACY, other, PASS, place))}
         if place not in OVER_ALL and place in arm.problem_sets:
             tables = [{label: intervals(figures.get("gain")) for label, figures in (m.problem_sets[place].get("rivals") or {}).items()} for m in arm.members]
             for label in tables[0]:
                 if all(label in table for table in tables):
                     found.setdefault(label, _hulls([table[label] for table in tables]))
-        best, accuracy = self.ceilings(place).get(INDEPENDENT, {}), self.values(arm, ACCURACY, place)
-        found[BEST_SAMPLER] = {k: a.above(best[k].mean) for k, a in accuracy.items() if k in best}
+        accuracy, known = self.values(arm, ACCURACY, place), self.ceilings(place)
+        for ceiling, label in SAMPLERS.items():
+            best = known.get(ceiling, {})
+            found[label] = {k: a.above(best[k].mean) for k, a in accuracy.items() if k in best}
         return {label: by_k for label, by_k in found.items() if by_k}
 
     def same_models(self, a: Arm, b: Arm) -> bool:

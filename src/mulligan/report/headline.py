@@ -14,8 +14,9 @@ from mulligan.evaluation.arms import Arm
 from mulligan.evaluation.compare import MIN_SEEDS
 from mulligan.evaluation.comparison import ACCURACY, GAIN, OVER_ALL, PASS
 from mulligan.evaluation.faults import SMALL_SET
-from mulligan.report.evidence import BEST_SAMPLER, Evidence, strongest
+from mulligan.report.evidence import BEST_SAMPLER, SAMPLERS, Evidence, strongest
 from mulligan.report.tables import percent, points
+from mulligan.tasks.builtin.strategies import LIST
 
 Tone = Literal["yes", "partly", "no", "open"]
 
@@ -90,6 +91,8 @@ class Findings:
     """other-history control: its difference to the normal dialogues at K."""
     counted: Interval | None
     """The share of the rise that it keeps: what comes of the failures' number alone."""
+    listed: Interval | None
+    """`last` - what the best fixed list of K answers would solve, whatever the question; None: not known."""
     counted_gain: Interval | None
     """Its accuracy - the model's own pass@K."""
     untold: Interval | None
@@ -109,8 +112,8 @@ class Findings:
 
     @property
     def models(self) -> list[str]:
-        """The rivals that are other models: the best possible sampler is none, and says nothing of what training did."""
-        return [label for label in self.rivals if not label.startswith(BEST_SAMPLER) and label not in self.again]
+        """The rivals that are other models: computed samplers are none, and say nothing of what training did."""
+        return [label for label in self.rivals if not label.startswith(tuple(SAMPLERS.values())) and label not in self.again]
 
     @property
     def unbeaten(self) -> list[str]:
@@ -135,7 +138,7 @@ def find(evidence: Evidence) -> Findings | None:
     k = evidence.budget(arm, place)
     rivals = {label: by_k[k] for label, by_k in evidence.rivals(arm, place).items() if k in by_k}
     hardest = strongest(rivals)
-    known = {BEST_SAMPLER, *(other.label for other in evidence.arms)}
+    known = {*SAMPLERS.values(), *(other.label for other in evidence.arms)}
     given = [label for label in rivals if label not in known]
     if place in OVER_ALL:  # what an evaluation was given as rivals is known for each set, not over all
         of_sets = {(label, name): by_k[k] for name in evidence.over_all for label, by_k in evidence.rivals(arm, name).items() if label not in rivals and k in by_k}
@@ -168,6 +171,7 @@ def find(evidence: Evidence) -> Findings | None:
         kept=kept.get("history_blind"),
         others=evidence.control_difference(arm, place, "other_history").get(k) if "other_history" in played else None,
         counted=kept.get("other_history"),
+        listed=accuracy[k].above(listed[k].mean) if k in (listed := evidence.ceilings(place).get(LIST, {})) else None,
         counted_gain=evidence.control_gain(arm, place, "other_history").get(k) if "other_history" in played else None,
         untold=kept.get("verdict_hidden"),
     )
@@ -202,6 +206,8 @@ def _verdict(found: Findings) -> tuple[str, Tone]:
         return "The model gains more than by drawing again from itself, and less when it cannot see its failures; no other model was compared", "partly"
     if found.unsampled:
         return "The model gains more than by drawing again, and less when it cannot see its failures; not every other model was sampled", "partly"
+    if found.listed is not None and found.listed.low <= 0:
+        return "The model gains more than by drawing again, and less when it cannot see its failures, but not clearly more than a fixed list of answers would", "partly"
     return "The model learns from its failures: it gains more than by drawing again, and less when it cannot see them", "yes"
 
 
@@ -241,6 +247,11 @@ def _basis(evidence: Evidence, found: Findings) -> str:
 
 def _caveats(evidence: Evidence, found: Findings) -> list[str]:
     caveats = []
+    if found.listed is not None and found.listed.low <= 0 and found.k > found.start:
+        caveats.append(
+            f"It is not clearly above a fixed list of {found.k} answers, named in turn whatever the question, which would solve {100 * (found.last.mean - found.listed.mean):.1f} %"
+            f" ({points_of(found.listed)}): so much can come of knowing which answers are common."
+        )
     counted = f" ({points_of(found.counted_gain)} over its own pass@{found.k})" if found.counted_gain else ""
     controls = {
         "A model that cannot see its earlier attempts keeps {} of the rise: so much is a retry schedule, not learning from failure.": found.kept,

@@ -10,8 +10,9 @@ from mulligan.evaluation import Interval
 from mulligan.evaluation.arms import Arm
 from mulligan.evaluation.comparison import ACCURACY, GAIN, OVER_ALL, PASS, TOKENS, Measure
 from mulligan.report.chart import Chart, Curve, Panel
-from mulligan.report.evidence import BEST_SAMPLER, Evidence, budget_among, strongest
+from mulligan.report.evidence import SAMPLERS, Evidence, budget_among, strongest
 from mulligan.report.tables import NOTHING, TextTable, number, percent, plain, points, tenths
+from mulligan.tasks.builtin.strategies import LIST
 
 MANY_ARMS = 3
 """With more arms than this, the page shows pass@k of the head arm, the baseline and the strongest rival only, until asked for the others."""
@@ -88,7 +89,7 @@ def accuracy_section(evidence: Evidence) -> Section | None:
     own = "Each number of attempts k is its own evaluation, with that budget."
     one = "One dialogue with the largest budget, counted up to each k (--one-pass): not the same as an evaluation with that budget."
     text = [one if modes == {"one_pass"} else own if "one_pass" not in modes else f"{own} Of some arms: {one[0].lower()}{one[1:]}"]
-    reached = _headroom(evidence)
+    reached = _headroom(evidence) + _beside_a_list(evidence)
     return Section("accuracy", "Accuracy against attempts", (*text, *reached), tuple(charts))
 
 
@@ -131,6 +132,17 @@ def _headroom(evidence: Evidence) -> list[str]:
     return [f"With {k} attempts the best possible is {100 * best[k].mean:.1f} % ({place}); {arm.label} reaches {percent(accuracy[k])} %."]
 
 
+def _beside_a_list(evidence: Evidence) -> list[str]:
+    """What naming the commonest answers in turn would solve, beside the head arm, where that is known."""
+    arm, place = evidence.head, evidence.main
+    if place is None or (k := evidence.budget(arm, place)) not in (accuracy := evidence.values(arm, ACCURACY, place)) or k not in (listed := evidence.ceilings(place).get(LIST, {})):
+        return []
+    return [
+        f"The best fixed list of {k} answers, named in turn whatever the question, would solve {100 * listed[k].mean:.1f} % ({place}); {arm.label} solves "
+        f"{percent(accuracy[k])} %. The list is fitted to these problems."
+    ]
+
+
 # ------------------------------------------------------------------------------------------------------------------- gain
 
 
@@ -152,7 +164,7 @@ def gain_section(evidence: Evidence) -> Section | None:
         curves = [Curve(f"− pass@k of {head} itself", own[against][head], of=head, colour=evidence.colours[head])] if head in own[against] else []
         free = max(evidence.colours.values()) + 1
         for i, (label, by_k) in enumerate(rivals[against].items()):
-            curves.append(Curve(f"− pass@k of {label}", by_k, of=label, colour=BLACK if label == BEST_SAMPLER else evidence.colours.get(label, free + i)))
+            curves.append(Curve(f"− pass@k of {label}", by_k, of=label, colour=BLACK if label in SAMPLERS.values() else evidence.colours.get(label, free + i)))
         panels.append(_points_panel(f"{against}: {head} − each rival's pass@k", curves, evidence))
     caption = "Above 0: more than k independent samples give. An interval that includes 0 does not show a difference. Each pass@k is at the temperature chosen for it, on other problems."
     text = (

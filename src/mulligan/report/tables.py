@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mulligan.evaluation import Evaluation, Interval
-from mulligan.tasks.builtin.strategies import INDEPENDENT
+from mulligan.tasks.builtin.strategies import BLIND, INDEPENDENT
 
 Figures = Evaluation | Mapping[str, Any]
 NOTHING = "–"
@@ -132,7 +132,7 @@ def references_table(evaluation: Figures) -> TextTable | None:
         rows.append(("gain over it (points)", *(points(gain.get(k)) for k in columns)))
     for label, exact in ceilings.items():
         rows.append((label, *(f"{100 * exact[str(k)]:.1f}" if str(k) in exact else NOTHING for k in columns)))
-        if label == INDEPENDENT:  # a rival as well: no sampler of independent answers has a higher pass@k
+        if label in (INDEPENDENT, BLIND):  # rivals as well
             rows.append(("gain over it (points)", *(points(accuracy[k].above(exact[str(k)])) if str(k) in exact else NOTHING for k in columns)))
     notes = ("In percent; rows without an interval are known exactly, for these problems. gain over it: accuracy - the rival's pass@k, paired, or - the exact value.",)
     return TextTable("beside", ("", *(f"k = {k}" for k in columns)), tuple(rows), notes, labels=1)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import random
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from mulligan.errors import ConfigError, DataError
 from mulligan.tasks import builtin, gym, tables
+from mulligan.tasks.builtin.strategies import BLIND, LIST, best_shares, drawn_within
 from mulligan.tasks.problems import ProblemSet
 from mulligan.tasks.query import nearest, parse_query, positive
 from mulligan.types import Problem
@@ -98,12 +100,12 @@ def demonstrator(source: str) -> Callable[[Problem, random.Random], str]:
 
 
 def ceilings(problems: ProblemSet, attempts: Sequence[int], *, shown: Collection[str] | None = frozenset()) -> dict[str, dict[int, float]]:
-    """What is known exactly of a problem set: label -> number of attempts -> accuracy in [0, 1]; empty for most sources.
+    """What is known exactly of a problem set: label -> number of attempts -> accuracy in [0, 1].
 
-    `best possible` is the best accuracy under the feedback that is shown, `best independent sampling` that of as many draws from one
+    Of a built-in task `best possible` is the best accuracy under the feedback that is shown, `best independent sampling` that of as many draws from one
     distribution; a task may have further labels. A number whose value cannot be computed is left out. Values hold on exactly these
-    problems, for policies that cannot know a single problem's hidden part (its reading, number or code) beforehand. Of a mixture it is
-    known what is known of all its parts: the question says which part a problem is from.
+    problems, for policies that cannot know a single problem's hidden part (its reading, number or code) beforehand. Of any other source, whose
+    gold answers are all known: what those solve who do not read the question (`blind_baselines`). Of a mixture it is known what is known of all its parts: the question says which part a problem is from.
 
     Args:
         shown: fields of the verdict that the feedback shows; None: any of them (a function writes the feedback).
@@ -120,7 +122,22 @@ def ceilings(problems: ProblemSet, attempts: Sequence[int], *, shown: Collection
         labels = [label for label in parts[0][1] if all(label in found for _, found in parts)]
         return {label: _mean_by_size([(size, found[label]) for size, found in parts]) for label in labels}
     scheme, name, _ = split_source(problems.source)
-    return builtin.ceilings(name, problems.problems, sorted(set(attempts)), shown) if scheme == "builtin" else {}
+    ks = sorted(set(attempts))
+    return builtin.ceilings(name, problems.problems, ks, shown) if scheme == "builtin" else blind_baselines([p.answer for p in problems.problems], ks)
+
+
+def blind_baselines(golds: Sequence[str], attempts: Sequence[int]) -> dict[str, dict[int, float]]:
+    """What can be solved by knowing how often each gold answer comes, and nothing of the question: by naming the commonest ones in turn, and by
+    drawing independently from the best distribution. Exact for these answers, to which list and distribution are fitted: for others no better,
+    and of few problems with different answers flattering (k of n). Answers count as one where their texts are the same. Empty if one is not known.
+    """
+    if not all(golds):
+        return {}
+    shares = [count / len(golds) for _, count in Counter(gold.strip() for gold in golds).most_common()]
+    return {
+        LIST: {k: sum(shares[:k]) for k in attempts},
+        BLIND: {k: drawn_within(shares, best_shares(shares, k), k) for k in attempts},
+    }
 
 
 def _mean_by_size(parts: Sequence[tuple[int, dict[int, float]]]) -> dict[int, float]:

@@ -6,6 +6,10 @@ from collections.abc import Collection, Sequence
 
 BEST = "best possible"
 INDEPENDENT = "best independent sampling"
+LIST = "best fixed list of answers"
+"""The k commonest gold answers, one an attempt, whatever the question and the verdicts."""
+BLIND = "best sampling blind to the question"
+"""k independent draws from one distribution over answers for all questions."""
 
 Ceilings = dict[str, dict[int, float]]
 """label -> number of attempts -> accuracy in [0, 1]."""
