@@ -26,6 +26,9 @@ def slow_resamples(arms, rng, resamples=4000, weighting="questions", joint_seeds
         for i, (n, weight) in enumerate(zip(sizes, weights, strict=True)):
             problems = rng.integers(0, n, n)
             a, b = (arm[i][drawn][:, problems, 0].mean() for arm, drawn in zip(arms, seeds, strict=True))
+            if joint_seeds:  # S seeds drawn of S show (S - 1)/S of the variance between them
+                whole, (every_a, every_b) = len(seeds[0]) / (len(seeds[0]) - 1), (arm[i][:, problems, 0].mean() for arm in arms)
+                a, b = every_a + whole**0.5 * (a - every_a), every_b + whole**0.5 * (b - every_b)
             total += weight * (a - b)
         found.append(total)
     return np.array(found)
@@ -168,6 +171,7 @@ def test_seeds_that_belong_together_are_drawn_together():
         assert (found.low, found.high) == pytest.approx(tuple(np.quantile(direct, [0.025, 0.975])), abs=0.015)
     assert joint.mean == apart.mean
     assert joint.width < 0.6 * apart.width
+    assert differences([a[:1]], [b[:1]], joint_seeds=True) == differences([a[:1]], [b[:1]])  # one seed has no deviation
     assert joint.low > -0.02 > -0.1 > apart.low
     with pytest.raises(ValueError, match="drawn together must be as many"):
         differences([a], [b[:5]], joint_seeds=True)

@@ -220,17 +220,3 @@ def test_problems_are_resampled_as_well_as_seeds():
     alike, one = (np.mean([simulated(trial, seeds=1, copies=copies).width for trial in range(6)]) for copies in (4, 1))
     assert alike == pytest.approx(one, rel=0.1)
     assert one > 0.15
-
-
-def test_seeds_that_belong_together_are_drawn_together():
-    """Each seed solves what its twin's samples do and a little more: drawn together, what a seed is worth drops out."""
-    rng, problems, seeds = np.random.default_rng(3), 60, 6
-    skills = np.linspace(0.1, 0.7, seeds)
-    rights = [rng.binomial(8, one, size=problems) for one in skills]
-    tallies = [{1.0: Tally(np.full(problems, 8), r, 2.0 * r, 2.0 * (8 - r))} for r in rights]
-    solved_SKP = np.stack([r / 8 + 0.1 for r in rights])[:, None]
-    spent = np.full((seeds, 1, problems), 2.0)
-    (together,), (apart,) = (equal_tokens_of_seeds(solved_SKP, spent, tallies, np.arange(problems) % 2, paired=False, joint_seeds=joint) for joint in (True, False))
-    assert together is not None and apart is not None
-    assert together.gain.mean == pytest.approx(apart.gain.mean) == pytest.approx(0.1)
-    assert together.gain.low > 0 > apart.gain.low  # as wide as 60 problems that are all alike have to be

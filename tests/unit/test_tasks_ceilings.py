@@ -197,9 +197,9 @@ def with_answers(folder, *answers):
 
 
 def test_other_sources_are_beside_those_who_do_not_read_the_question(tmp_path):
-    found = ceilings(load_problems(with_answers(tmp_path, "2", "7", "2", "5", "2", "5", "1", "2", "3", "5")), (1, 2, 3, 9))
+    found = ceilings(load_problems(with_answers(tmp_path, "Two", "7", "two ", "5", "two", "5", "1", "two", "3", "5")), (1, 2, 3, 9))
     assert list(found) == [LIST, BLIND]
-    assert found[LIST] == pytest.approx({1: 0.4, 2: 0.7, 3: 0.8, 9: 1.0})  # 2 four times, 5 three times, then three once each
+    assert found[LIST] == pytest.approx({1: 0.4, 2: 0.7, 3: 0.8, 9: 1.0})  # two four times, 5 three times, then three once each
     assert found[BLIND][1] == pytest.approx(0.4)
     shares, steps = [0.4, 0.3, 0.1, 0.1, 0.1], 20  # the best of all distributions in steps of a twentieth
     tried = (q for q in itertools.product(range(steps + 1), repeat=5) if sum(q) == steps and q[2] >= q[3] >= q[4])

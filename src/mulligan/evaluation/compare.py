@@ -8,7 +8,9 @@ The bootstrap resamples what another sceptic would draw anew: in each resample, 
 models play them all; one for both arms where their seeds belong together, else each arm its own) and, within each set, the problems (one draw
 for all arms, which is what pairs them). With one seed an arm this is the paired bootstrap over problems. It is the pigeonhole bootstrap of A. B. Owen (2007,
 "The pigeonhole bootstrap", Annals of Applied Statistics 1(2)): where seeds differ little it is too wide (it counts the noise of a single
-dialogue up to three times), and where they differ much, and are few, too narrow.
+dialogue up to three times), and where they differ much, and are few, too narrow. Where seeds are drawn together, with nothing else to make up for that, what they deviate from their mean is
+scaled by sqrt(S / (S - 1)), as in the rescaled bootstrap of J. N. K. Rao and C. F. J. Wu (1988, JASA 83(401)), so that S seeds show all of the
+variance between seeds.
 
 Suffixes: `_S` seed, `_P` problem, `_C` column, `_R` resample.
 """
@@ -144,7 +146,7 @@ def _checked(*arms: Sets) -> list[list[Floats]]:
 
 def _resampled(arms: Sequence[Sets], seed: int, *, joint_seeds: bool = False) -> list[list[Floats]]:
     """For each arm and set, the mean of each column in every resample, `_RC`."""
-    weights = [_seed_weights(len(arm[0]), np.random.default_rng([seed, 1, 0 if joint_seeds else i])) for i, arm in enumerate(arms)]
+    weights = [_seed_weights(len(arm[0]), np.random.default_rng([seed, 1, 0 if joint_seeds else i]), whole=joint_seeds) for i, arm in enumerate(arms)]
     found: list[list[Floats]] = [[] for _ in arms]
     for which in range(len(arms[0])):
         by_seed = _means_by_seed([arm[which] for arm in arms], np.random.default_rng([seed, 0, which]))
@@ -153,8 +155,10 @@ def _resampled(arms: Sequence[Sets], seed: int, *, joint_seeds: bool = False) ->
     return found
 
 
-def _seed_weights(seeds: int, rng: np.random.Generator) -> Floats:
-    return rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES) / seeds
+def _seed_weights(seeds: int, rng: np.random.Generator, *, whole: bool = False) -> Floats:
+    """How often each seed was drawn, as shares; `whole`: scaled to the whole variance between seeds (see the module's text), so that some may be below 0."""
+    share_RS = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES) / seeds
+    return 1 / seeds + np.sqrt(seeds / (seeds - 1)) * (share_RS - 1 / seeds) if whole and seeds > 1 else share_RS
 
 
 def _means_by_seed(arrays: Sequence[Floats], rng: np.random.Generator) -> list[Floats]:

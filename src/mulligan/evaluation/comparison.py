@@ -154,8 +154,8 @@ def shared_problems(arms: Sequence[Arm], problem_set: str) -> list[Key]:
 def shared_seeds(a: Arm, b: Arm) -> list[int] | None:
     """For each seed of `a` its place in `b`, where the two are paired by them: both were trained with the same seeds, and at least `MIN_SEEDS`.
 
-    Runs of one seed share a warm-up and the order of the problems, so that what a seed does to both drops out. Of fewer seeds too few
-    differences are left to show how they vary (docs/looking.md: "How the intervals are made"): there each arm's seeds are drawn by themselves.
+    Runs of one seed and recipe share a warm-up and the order of the problems, so that what a seed does to both drops out; where they share nothing, the
+    pairs are as good as any others. Of fewer seeds too few differences are left to show how they vary (docs/looking.md: "How the intervals are made"): there each arm's seeds are drawn by themselves.
     """
     ours, theirs = ([member.seed for member in arm.members] for arm in (a, b))
     if None in ours or len({*ours}) < len(ours) or len(ours) < MIN_SEEDS or len(theirs) != len(ours) or {*ours} != {*theirs}:

@@ -69,7 +69,7 @@ def equal_tokens(dialogues: Curves, sampled: SampleFigures) -> dict[int, EqualTo
 
 
 def equal_tokens_of_seeds(
-    solved_SKP: Floats, tokens_SKP: Floats, tallies: Sequence[Mapping[float, Tally]], folds_P: NDArray[np.int64], *, paired: bool, joint_seeds: bool = False
+    solved_SKP: Floats, tokens_SKP: Floats, tallies: Sequence[Mapping[float, Tally]], folds_P: NDArray[np.int64], *, paired: bool
 ) -> list[EqualTokens | None]:
     """The comparison for each k, over seeds x problems; None where the dialogues spend more than all the samples drawn.
 
@@ -82,7 +82,6 @@ def equal_tokens_of_seeds(
         folds_P: each problem's fold.
         paired: the samples are those of the same models: each seed is compared with itself, spends as much as itself, and is drawn with itself.
             Else every seed of the rival may spend what the arm's seeds do on average.
-        joint_seeds: seed i of the rival is drawn with seed i of the arm, since the two belong together (see `compare.differences`).
     """
     kept_P = np.logical_and.reduce(np.isfinite(solved_SKP).reshape(-1, solved_SKP.shape[-1]))
     for by_temperature in tallies:
@@ -93,9 +92,8 @@ def equal_tokens_of_seeds(
         return [None] * ks
     samplers = [_Sampler.of(by_temperature, kept_P, folds_P[kept_P]) for by_temperature in tallies]
     contest = _Contest(solved_SKP[..., kept_P], tokens_SKP[..., kept_P], samplers)
-    seeds = [len(solved_SKP)] if paired or joint_seeds else [len(solved_SKP), len(samplers)]
-    statistics = contest.of_joint_seeds if joint_seeds and not paired else contest.statistics
-    found = bootstrap_statistics(statistics, int(kept_P.sum()), bounds=[(0.0, 1.0), (-1.0, 1.0), None] * ks, crossed=seeds)
+    seeds = [len(solved_SKP)] if paired else [len(solved_SKP), len(samplers)]
+    found = bootstrap_statistics(contest.statistics, int(kept_P.sum()), bounds=[(0.0, 1.0), (-1.0, 1.0), None] * ks, crossed=seeds)
     means_K = contest.tokens_SKP.mean(axis=(0, 2)).tolist()
     results: list[EqualTokens | None] = []
     for i, tokens in enumerate(means_K):
@@ -153,9 +151,6 @@ class _Contest:
     solved_SKP: Floats
     tokens_SKP: Floats
     samplers: Sequence[_Sampler]
-
-    def of_joint_seeds(self, weights_RP: Floats, weights_RS: Floats) -> Floats:
-        return self.statistics(weights_RP, weights_RS, weights_RS)
 
     def statistics(self, weights_RP: Floats, weights_RS: Floats, of_rivals_RS: Floats | None = None) -> Floats:
         """For each resample and k: pass, gain, samples. Without the rival's seeds the samplers are the same models."""

@@ -31,7 +31,6 @@ from mulligan.evaluation.comparison import (
     difference_rows,
     shared_ks,
     shared_problems,
-    shared_seeds,
 )
 from mulligan.evaluation.controls import FALSE_WRONG_COUNTS
 from mulligan.evaluation.power import power_of
@@ -313,9 +312,7 @@ class Evidence:
             for seed, known in zip(other.seeds(), temperatures, strict=True)
         ]
         folds_P = np.array([fold_of(problem) for problem, _ in problems], dtype=np.int64)
-        order = shared_seeds(arm, other)
-        tallies = tallies if order is None else [tallies[i] for i in order]
-        return dict(zip(ks, equal_tokens_of_seeds(solved_SKP, tokens_SKP, tallies, folds_P, paired=other is arm, joint_seeds=order is not None), strict=True))
+        return dict(zip(ks, equal_tokens_of_seeds(solved_SKP, tokens_SKP, tallies, folds_P, paired=other is arm), strict=True))
 
     def attempts_used(self, arm: Arm, place: str) -> ByK:
         if place not in arm.problem_sets:

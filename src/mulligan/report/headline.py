@@ -202,12 +202,12 @@ def _verdict(found: Findings) -> tuple[str, Tone]:
         return "The model gains more than by drawing again, but not clearly by reading its own failures: with another problem's it does as well", "partly"
     if found.counts:
         return "The model gains more than by drawing again, but mostly by counting its failures, not by reading them", "partly"
+    if found.listed is not None and found.listed.low <= 0:
+        return "The model gains more than by drawing again, and less when it cannot see its failures, but is not clearly better than a fixed list of answers", "partly"
     if not found.models:
         return "The model gains more than by drawing again from itself, and less when it cannot see its failures; no other model was compared", "partly"
     if found.unsampled:
         return "The model gains more than by drawing again, and less when it cannot see its failures; not every other model was sampled", "partly"
-    if found.listed is not None and found.listed.low <= 0:
-        return "The model gains more than by drawing again, and less when it cannot see its failures, but not clearly more than a fixed list of answers would", "partly"
     return "The model learns from its failures: it gains more than by drawing again, and less when it cannot see them", "yes"
 
 
@@ -247,11 +247,6 @@ def _basis(evidence: Evidence, found: Findings) -> str:
 
 def _caveats(evidence: Evidence, found: Findings) -> list[str]:
     caveats = []
-    if found.listed is not None and found.listed.low <= 0 and found.k > found.start:
-        caveats.append(
-            f"It is not clearly above a fixed list of {found.k} answers, named in turn whatever the question, which would solve {100 * (found.last.mean - found.listed.mean):.1f} %"
-            f" ({points_of(found.listed)}): so much can come of knowing which answers are common."
-        )
     counted = f" ({points_of(found.counted_gain)} over its own pass@{found.k})" if found.counted_gain else ""
     controls = {
         "A model that cannot see its earlier attempts keeps {} of the rise: so much is a retry schedule, not learning from failure.": found.kept,
@@ -263,7 +258,7 @@ def _caveats(evidence: Evidence, found: Findings) -> list[str]:
             caveats.append(text.format(f"{share(kept)} [{100 * kept.low:.0f}, {100 * kept.high:.0f}]"))
     unbeaten = [f"It is not clearly above {found.k} independent samples (pass@{found.k}) of {' and '.join(found.unbeaten)}."] if found.unbeaten else []
     if found.rose:
-        caveats += unbeaten
+        caveats = _list_caveats(found) + caveats + unbeaten
     if found.last.n < SMALL_SET:
         what, width = ("rise", found.rise.width) if found.rise else ("accuracy", found.last.width)
         caveats.append(f"Only {found.last.n} problems: the interval of the {what} is {100 * width:.0f} points wide.")
@@ -286,7 +281,17 @@ def _caveats(evidence: Evidence, found: Findings) -> list[str]:
         caveats.append(f"Of {' and '.join(found.unsampled)} pass@{found.k} is not known (too few samples, or none): no rival here.")
     if not found.models and found.k > found.start:
         caveats.append("No rival model: training lowers a model's own pass@k, so that the untrained and the single-turn model are the fairer ones.")
-    return caveats if found.rose else caveats + unbeaten
+    return caveats if found.rose else caveats + unbeaten + _list_caveats(found)
+
+
+def _list_caveats(found: Findings) -> list[str]:
+    """Where the model is not clearly above the best fixed list of answers."""
+    if found.listed is None or found.listed.low > 0 or found.k == found.start:
+        return []
+    one = " for each set" if found.place in OVER_ALL else " for each part of the mixture" if " + " in found.place else ""
+    solves = f"the best fixed list of {found.k} answers{one}, fitted to these problems and named in turn, which would solve {100 * (found.last.mean - found.listed.mean):.1f} %"
+    return [f"It is {'clearly below' if found.listed.high < 0 else 'not clearly above'} {solves} ({points_of(found.listed)}): such a list does not read the question."]
+
 
 
 def _temperature_caveats(evidence: Evidence, found: Findings) -> list[str]:
@@ -294,7 +299,8 @@ def _temperature_caveats(evidence: Evidence, found: Findings) -> list[str]:
     if found.gain is None or BEST_SAMPLER in found.rivals:
         return []
     told = []
-    for label in dict.fromkeys((found.label, found.strongest)):
+    hardest = strongest({label: found.rivals[label] for label in found.models})
+    for label in dict.fromkeys((found.label, hardest)):
         arm = next((arm for arm in evidence.arms if arm.label == label), None)
         best = evidence.best_temperatures(arm, found.k) if arm else []
         if any(end for _, end in best):

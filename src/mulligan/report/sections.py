@@ -137,8 +137,9 @@ def _beside_a_list(evidence: Evidence) -> list[str]:
     arm, place = evidence.head, evidence.main
     if place is None or (k := evidence.budget(arm, place)) not in (accuracy := evidence.values(arm, ACCURACY, place)) or k not in (listed := evidence.ceilings(place).get(LIST, {})):
         return []
+    one = " for each set" if place in OVER_ALL else " for each part" if " + " in place else ""
     return [
-        f"The best fixed list of {k} answers, named in turn whatever the question, would solve {100 * listed[k].mean:.1f} % ({place}); {arm.label} solves "
+        f"The best fixed list of {k} answers{one}, named in turn whatever the question, would solve {100 * listed[k].mean:.1f} % ({place}); {arm.label} solves "
         f"{percent(accuracy[k])} %. The list is fitted to these problems."
     ]
 

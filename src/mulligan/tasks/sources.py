@@ -128,14 +128,16 @@ def ceilings(problems: ProblemSet, attempts: Sequence[int], *, shown: Collection
 
 def blind_baselines(golds: Sequence[str], attempts: Sequence[int]) -> dict[str, dict[int, float]]:
     """What can be solved by knowing how often each gold answer comes, and nothing of the question: by naming the commonest ones in turn, and by
-    drawing independently from the best distribution. Exact for these answers, to which list and distribution are fitted: for others no better,
-    and of few problems with different answers flattering (k of n). Answers count as one where their texts are the same. Empty if one is not known.
+    drawing independently from the best distribution. List and distribution are fitted to these answers: on others they do no better, and few
+    problems with different answers flatter them (k of n). Answers are one where their texts are, but for case and spaces at the ends: where a
+    grader takes several for right, a list could do better. Empty if an answer is not known.
     """
     if not all(golds):
         return {}
-    shares = [count / len(golds) for _, count in Counter(gold.strip() for gold in golds).most_common()]
+    counts = [count for _, count in Counter(gold.strip().casefold() for gold in golds).most_common()]
+    shares = [count / len(golds) for count in counts]
     return {
-        LIST: {k: sum(shares[:k]) for k in attempts},
+        LIST: {k: sum(counts[:k]) / len(golds) for k in attempts},
         BLIND: {k: drawn_within(shares, best_shares(shares, k), k) for k in attempts},
     }
 

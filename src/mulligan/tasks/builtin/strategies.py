@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from itertools import accumulate
 
 BEST = "best possible"
 INDEPENDENT = "best independent sampling"
 LIST = "best fixed list of answers"
-"""The k commonest gold answers, one an attempt, whatever the question and the verdicts."""
+"""The k commonest gold answers, one an attempt, whatever the question."""
 BLIND = "best sampling blind to the question"
 """k independent draws from one distribution over answers for all questions."""
 
@@ -29,8 +30,9 @@ def best_shares(weights: Sequence[float], k: int) -> list[float]:
     if k == 1:
         return [1.0] + [0.0] * (len(weights) - 1)
     cost = [weight ** (-1 / (k - 1)) for weight in weights]  # rising, since the weights fall
-    active = max(m for m in range(1, len(cost) + 1) if (m - 1) * cost[m - 1] < sum(cost[:m]))
-    scale = (active - 1) / sum(cost[:active])
+    sums = list(accumulate(cost))
+    active = max(m for m in range(1, len(cost) + 1) if (m - 1) * cost[m - 1] < sums[m - 1])
+    scale = (active - 1) / sums[active - 1]
     return [1 - scale * c for c in cost[:active]] + [0.0] * (len(cost) - active)
 
 
