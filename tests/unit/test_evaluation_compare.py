@@ -173,6 +173,8 @@ def test_seeds_that_belong_together_are_drawn_together():
     assert joint.width < 0.6 * apart.width
     assert differences([a[:1]], [b[:1]], joint_seeds=True) == differences([a[:1]], [b[:1]])  # one seed has no deviation
     assert joint.low > -0.02 > -0.1 > apart.low
+    all_or_none = np.concatenate([np.ones((3, 40, 1)), np.zeros((1, 40, 1))])
+    assert differences([all_or_none], [np.zeros((4, 40, 1))], joint_seeds=True)[0].high == 1.0  # not beyond the scale
     with pytest.raises(ValueError, match="drawn together must be as many"):
         differences([a], [b[:5]], joint_seeds=True)
 

@@ -55,6 +55,8 @@ def differences(
         raise ValueError(f"{len(a[0])} seeds against {len(b[0])}: seeds that are drawn together must be as many")
     means_C = _over_sets([x.mean((0, 1)) - y.mean((0, 1)) for x, y in zip(a, b, strict=True)], a, weighting)
     drawn_RC = _over_sets([x - y for x, y in zip(*_resampled([a, b], seed, joint_seeds=joint_seeds), strict=True)], a, weighting)
+    if joint_seeds and bounds is not None:  # what is scaled may leave the scale
+        drawn_RC = np.clip(drawn_RC, *bounds)
     alike_C = _alike([x.mean(0) - y.mean(0) for x, y in zip(a, b, strict=True)])
     return _intervals(means_C, drawn_RC, alike_C, a, weighting, bounds)
 
