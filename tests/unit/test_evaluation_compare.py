@@ -179,6 +179,14 @@ def test_seeds_that_belong_together_are_drawn_together():
         differences([a], [b[:5]], joint_seeds=True)
 
 
+def test_seeds_drawn_together_show_their_whole_variance():
+    """Where only the seeds differ, an interval is wider by sqrt(S / (S - 1)) than one of the same draws unscaled."""
+    a = np.tile(np.array([0.1, 0.2, 0.4, 0.8])[:, None, None], (1, 30, 1))
+    (joint,), (apart,) = (differences([a], [np.zeros_like(a)], joint_seeds=together, bounds=None) for together in (True, False))
+    assert [joint.low - joint.mean, joint.high - joint.mean] == pytest.approx([(4 / 3) ** 0.5 * (end - apart.mean) for end in (apart.low, apart.high)])
+    assert apart.low < apart.mean < apart.high
+
+
 def test_arms_of_different_numbers_of_seeds():
     rng = np.random.default_rng(4)
     common = rng.random(120)

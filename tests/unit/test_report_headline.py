@@ -9,7 +9,7 @@ from arms_on_disk import full_evaluation, solved_with, training, write_evaluatio
 from mulligan.evaluation import Interval
 from mulligan.evaluation.arms import read_arms
 from mulligan.report.evidence import Evidence
-from mulligan.report.headline import Findings, _sentences, _verdict, find, make_headline
+from mulligan.report.headline import Findings, _list_caveats, _sentences, _verdict, find, make_headline
 
 
 def iv(mean, half=0.04, n=200):
@@ -137,6 +137,12 @@ def test_temperatures_whose_end_was_the_best_are_a_caveat_unless_the_best_sample
     ceilings = {"ceilings": {"best independent sampling": {"1": 0.25, "3": 0.4}}} if known else {}
     text = "\n".join(make_headline(controlled(tmp_path, more={"pass_temperatures": heats} | ceilings, history_blind=0.0)).caveats)
     assert ("pass@3 was highest at an end of the temperatures sampled: m (2 of 2 evaluations)." in text) is not known
+
+
+@pytest.mark.parametrize(("place", "lists"), [("mean of sets", "answers for each set,"), ("a.jsonl + gym:b", "answers for each part of the mixture,"), ("a.jsonl", "answers, fitted")])
+def test_a_list_says_of_what_it_is(place, lists):
+    (caveat,) = _list_caveats(findings(place=place, listed=iv(0.01)))
+    assert f"the best fixed list of 5 {lists}" in caveat
 
 
 def test_a_computed_sampler_does_not_hide_the_temperatures_of_the_strongest_model(tmp_path):

@@ -79,14 +79,15 @@ def test_rich_and_markdown_hold_every_cell(ten):
 
 
 def test_tokens_per_solved_problem_are_told_and_the_gain_over_the_best_sampler(ten):
-    table = {**ten.to_json(), "ceilings": {"best possible": {"2": 0.9}, "best independent sampling": {"2": 0.4}}}
+    table = {**ten.to_json(), "ceilings": {"best possible": {"2": 0.9}, "best independent sampling": {"2": 0.4}, "best fixed list of answers": {"2": 0.3}, "best sampling blind to the question": {"2": 0.2}}}
     (note,) = [n for n in evaluation_table(table).notes if n.startswith("Tokens per solved problem: ")]
     assert note.count("(k = ") == sum(v is not None for v in ten.tokens_per_solved.values()) > 0
     rows = references_table(table).rows
     at = [row[0] for row in rows].index("best independent sampling")
     assert rows[at + 1][0] == "gain over it (points)" and rows[at + 1][1] == "–"
     assert rows[at + 1][2].startswith("+10.0 [")  # 50 % - 40 %
-    assert [row[0] for row in rows].count("gain over it (points)") == 1
+    assert [row[0] for row in rows[at + 2 :]] == ["best fixed list of answers", "best sampling blind to the question", "gain over it (points)"]
+    assert rows[-1][2].startswith("+30.0 [")
 
 
 def test_a_narrow_terminal_gets_intervals_below_their_values(ten):
