@@ -440,6 +440,11 @@ def _tallied(arm: Arm, place: str) -> list[list[float]]:
     return found if all(found) else []
 
 
+def whose_list(place: str) -> str:
+    """What a fixed list of answers is one for: over several sets, and in a mixture, each has its own, since the question says which it is from."""
+    return " for each set" if place in OVER_ALL else " for each part of the mixture" if " + " in place else ""
+
+
 def budget_among(measured: Collection[int], trained: int | None) -> int:
     """Of the numbers of attempts that were measured the one that a single figure is given for: see `Evidence.budget`."""
     return trained if trained in measured and trained is not None and trained != 1 else max(measured, default=1)

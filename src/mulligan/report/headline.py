@@ -14,7 +14,7 @@ from mulligan.evaluation.arms import Arm
 from mulligan.evaluation.compare import MIN_SEEDS
 from mulligan.evaluation.comparison import ACCURACY, GAIN, OVER_ALL, PASS
 from mulligan.evaluation.faults import SMALL_SET
-from mulligan.report.evidence import BEST_SAMPLER, SAMPLERS, Evidence, strongest
+from mulligan.report.evidence import BEST_SAMPLER, SAMPLERS, Evidence, strongest, whose_list
 from mulligan.report.tables import percent, points
 from mulligan.tasks.builtin.strategies import LIST
 
@@ -288,8 +288,7 @@ def _list_caveats(found: Findings) -> list[str]:
     """Where the model is not clearly above the best fixed list of answers."""
     if found.listed is None or found.listed.low > 0 or found.k == found.start:
         return []
-    one = " for each set" if found.place in OVER_ALL else " for each part of the mixture" if " + " in found.place else ""
-    solves = f"the best fixed list of {found.k} answers{one}, fitted to these problems and named in turn, which would solve {100 * (found.last.mean - found.listed.mean):.1f} %"
+    solves = f"the best fixed list of {found.k} answers{whose_list(found.place)}, fitted to these problems and named in turn, which would solve {100 * (found.last.mean - found.listed.mean):.1f} %"
     return [f"It is {'clearly below' if found.listed.high < 0 else 'not clearly above'} {solves} ({points_of(found.listed)}): such a list does not read the question."]
 
 

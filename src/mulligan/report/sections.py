@@ -10,7 +10,7 @@ from mulligan.evaluation import Interval
 from mulligan.evaluation.arms import Arm
 from mulligan.evaluation.comparison import ACCURACY, GAIN, OVER_ALL, PASS, TOKENS, Measure
 from mulligan.report.chart import Chart, Curve, Panel
-from mulligan.report.evidence import SAMPLERS, Evidence, budget_among, strongest
+from mulligan.report.evidence import SAMPLERS, Evidence, budget_among, strongest, whose_list
 from mulligan.report.tables import NOTHING, TextTable, number, percent, plain, points, tenths
 from mulligan.tasks.builtin.strategies import LIST
 
@@ -137,9 +137,8 @@ def _beside_a_list(evidence: Evidence) -> list[str]:
     arm, place = evidence.head, evidence.main
     if place is None or (k := evidence.budget(arm, place)) not in (accuracy := evidence.values(arm, ACCURACY, place)) or k not in (listed := evidence.ceilings(place).get(LIST, {})):
         return []
-    one = " for each set" if place in OVER_ALL else " for each part" if " + " in place else ""
     return [
-        f"The best fixed list of {k} answers{one}, named in turn whatever the question, would solve {100 * listed[k].mean:.1f} % ({place}); {arm.label} solves "
+        f"The best fixed list of {k} answers{whose_list(place)}, named in turn whatever the question, would solve {100 * listed[k].mean:.1f} % ({place}); {arm.label} solves "
         f"{percent(accuracy[k])} %. The list is fitted to these problems."
     ]
 
