@@ -326,6 +326,22 @@ def test_codes_test_split_is_every_code_once():
     assert all(len(set(p.answer)) == 3 for p in load_problems("builtin:codes?n=200&distinct=true"))
 
 
+def test_codes_that_are_held_out_are_never_hidden_in_training():
+    size = "pegs=2&colours=4&distinct=0"
+    every = {p.answer for p in load_problems(f"builtin:codes?split=test&{size}")}
+    train, seen, held_out = ([p.answer for p in load_problems(f"builtin:codes?split={split}&{size}&held_out=4")] for split in ("train", "seen", "test"))
+    assert len(seen) == len(set(seen)) == 12 and len(held_out) == len(set(held_out)) == 4
+    assert set(train) == set(seen) and set(train) | set(held_out) == every and not set(train) & set(held_out)
+    assert len(train) == 20_000 and min(Counter(train).values()) > 1_400  # 1,667 each, on average
+    with pytest.raises(ConfigError, match="held_out=16: give from 0 to 15 of the 16 codes"):
+        load_problems(f"builtin:codes?{size}&held_out=16")
+
+
+def test_without_held_out_codes_all_are_seen():
+    every, seen = (load_problems(f"builtin:codes?split={split}&pegs=2&colours=4").problems for split in ("test", "seen"))
+    assert [p.answer for p in every] == [p.answer for p in seen]
+
+
 @pytest.mark.parametrize(
     ("code", "tried", "bulls", "cows"),
     [("ABC", "ABC", 3, 0), ("ABC", "CAB", 0, 3), ("ABC", "ADB", 1, 1), ("AAB", "ACA", 1, 1), ("ABB", "BAA", 0, 2), ("ABC", "DEF", 0, 0)],

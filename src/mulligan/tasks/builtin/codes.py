@@ -2,7 +2,7 @@
 
 3 pegs of 6 colours are 120 codes without a letter twice (the default), or 216 with `distinct=0`. Guessing at random among the codes that fit
 every hint so far solves 21 / 60 / 92 % of the 216 within 3 / 4 / 5 attempts, and 34 / 88 / 99.9 % of the 120. Fewer pegs or
-colours make an easier lesson (`pegs=2&colours=4`).
+colours make an easier lesson (`pegs=2&colours=4`). With `held_out=4` four of the codes are never hidden in training.
 """
 
 from __future__ import annotations
@@ -32,26 +32,49 @@ _INVALID = {"bulls": "0", "cows": "0", "hint": "invalid"}
 def generate(
     *,
     n: int | None = None,
-    split: Literal["train", "test"] = "train",
+    split: Literal["train", "seen", "test"] = "train",
     seed: int = 0,
     pegs: int = 3,
     colours: int = 6,
     distinct: bool = True,
+    held_out: int = 0,
     style: Literal["tokens", "words"] = "tokens",
     source: str = "builtin:codes",
 ) -> list[Problem]:
-    """Hidden codes of `pegs` letters out of `colours`; `distinct`: no letter twice. On the test split every code once, in a
-    fixed shuffled order (the first n, if given); on the train split n random draws (20,000 unless given)."""
+    """Hidden codes of `pegs` letters out of `colours`; `distinct`: no letter twice.
+
+    Args:
+        n: train: random draws (20,000 unless given); else the first n codes (all unless given).
+        split: train; test: every code once, in a fixed shuffled order, with `held_out` only those; seen: the others once each.
+        seed: of the draws.
+        held_out: how many codes, the first of that order, are never hidden on the train split. The question does not say which, and the
+            warm-up's guesses are drawn from all codes.
+        style: tokens (for tiny models) or words (for language models).
+        source: what to write into `Problem.source`.
+
+    Raises:
+        ConfigError: sizes that give no code or too many, or no code left to train on.
+    """
     check_count(n)
     _check_size(pegs, colours, distinct, style)
     letters = LETTERS[:colours]
     meta: dict[str, Any] = {"pegs": pegs, "colours": colours, "distinct": distinct}
     question = _question(pegs, letters, distinct, style)
-    if split == "test":
-        every = itertools.permutations(letters, pegs) if distinct else itertools.product(letters, repeat=pegs)
-        return [make_problem(question, code, GRADER, source, meta) for code in by_hash(map("".join, every), "codes")[:n]]
-    rng = random.Random(f"codes/{split}/{seed}")
-    return [make_problem(question, _draw(letters, pegs, distinct, rng), GRADER, source, meta | {"draw": index}) for index in range(n or 20_000)]
+    size = _number_of_codes(pegs, colours, distinct)
+    if not 0 <= held_out < size:
+        raise ConfigError(f"held_out={held_out}: give from 0 to {size - 1} of the {size} codes")
+    every = itertools.permutations(letters, pegs) if distinct else itertools.product(letters, repeat=pegs)
+    codes = by_hash(map("".join, every), "codes") if split != "train" or held_out else []
+    if split != "train":
+        chosen = codes[held_out:] if split == "seen" else codes[: held_out or None]
+        return [make_problem(question, code, GRADER, source, meta) for code in chosen[:n]]
+    rng, kept = random.Random(f"codes/{split}/{seed}"), codes[held_out:]
+    draws = (rng.choice(kept) if held_out else _draw(letters, pegs, distinct, rng) for _ in range(n or 20_000))
+    return [make_problem(question, code, GRADER, source, meta | {"draw": index}) for index, code in enumerate(draws)]
+
+
+def _number_of_codes(pegs: int, colours: int, distinct: bool) -> int:
+    return math.perm(colours, pegs) if distinct else colours**pegs
 
 
 def _check_size(pegs: int, colours: int, distinct: bool, style: str) -> None:
@@ -109,7 +132,7 @@ def ceilings(problems: Sequence[Problem], attempts: Sequence[int], shown: Collec
     """
     meta = problems[0].meta
     pegs, colours, distinct = meta["pegs"], meta["colours"], meta["distinct"]
-    size = math.perm(colours, pegs) if distinct else colours**pegs
+    size = _number_of_codes(pegs, colours, distinct)
     if len(problems) != size or len({p.answer for p in problems}) != size:
         return {}
     exclusion = {k: min(k, size) / size for k in attempts}
