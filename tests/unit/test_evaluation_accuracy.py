@@ -141,6 +141,17 @@ def test_an_attempt_that_nobody_reached_has_no_rate():
     assert none.tokens_per_solved == {1: None}
 
 
+def test_repeats_are_counted_within_each_budget():
+    """With two attempts two problems answer again, one of them as before; with three there are two more answers, of which one repeats the first."""
+    scripts = [["w:1", "w: 1 ", "w:2"], ["w:1", "n", "w:1"], ["n", "t", "t"], ["w:5", "c"]]
+    for one_pass in (False, True):
+        result = evaluate(FakePlayer(lambda i, k, g: scripts[i][:k]), PROBLEMS[:4], name="four", attempts=(1, 2, 3), one_pass=one_pass)
+        assert {k: (r.count, r.total) for k, r in result.repeats.items()} == {2: (1, 2), 3: (2, 4)}
+        assert result.values.quantities["again:repeated"][3].tolist() == [1, 1, 0, 0]
+        assert result.values.quantities["again:answered"][3].tolist() == [2, 1, 0, 1]
+        assert result.to_json()["repeat_rate"]["by_budget"]["3"]["mean"] == 0.5
+
+
 def test_repeats_missing_and_truncated():
     scripts = [["w:1", "w: 1 ", "w:2"], ["w:1", "n", "w:1"], ["n", "t", "t"], ["w:5", "c"]]
     result = evaluate(FakePlayer(lambda i, k, g: scripts[i]), PROBLEMS[:4], name="four", attempts=(3,))

@@ -11,7 +11,7 @@ from fake_dialogues import FakePlayer, problem, rollout
 from mulligan.errors import ConfigError, RunError
 from mulligan.evaluation import evaluate, read_rivals, read_values, write_evaluation
 from mulligan.evaluation.arms import read_arms
-from mulligan.evaluation.attempts import RATES, attempt_counts
+from mulligan.evaluation.attempts import ANSWERED_AGAIN, RATES, REPEATED, attempt_counts
 from mulligan.evaluation.samples import TALLIED
 from mulligan.evaluation.values import aligned, in_common
 
@@ -32,7 +32,7 @@ def write(folder, *evaluations):
 
 
 SAMPLED = {f"{part}@{temperature}" for part in TALLIED for temperature in (0.5, 1.0)}
-COUNTED = {"attempts_used"} | {quantity for pair in RATES.values() for quantity in pair}
+COUNTED = {"attempts_used", REPEATED, ANSWERED_AGAIN} | {quantity for pair in RATES.values() for quantity in pair}
 
 
 def test_values_are_read_back_as_they_were(tmp_path):

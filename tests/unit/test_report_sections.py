@@ -79,6 +79,26 @@ def test_accuracy_has_the_mean_the_sets_and_the_ceilings(arms):
     assert shown["multi"].colour == shown["multi: pass@k"].colour != shown["single"].colour
 
 
+def test_what_further_attempts_bring_is_paired_and_stands_beside_the_headroom(tmp_path):
+    """Two seeds of 100 problems with 40, 70 and 85 % within one to three attempts, where 100 % are possible with three."""
+    solved = {k: np.arange(100) < share for k, share in ((1, 40), (2, 70), (3, 85))}
+    for seed in range(2):
+        write_run(tmp_path / f"m{seed}", seed=seed)
+        write_evaluation(tmp_path / f"m{seed}", {"s": {"solved": solved}}, more={"trained_attempts": 3, "ceilings": {"best possible": {"1": 0.4, "2": 0.7, "3": 1.0}}})
+    section = sections_of(tmp_path / "m0", tmp_path / "m1")["accuracy"]
+    (table,) = section.tables
+    assert table.headers == ("problems", "arm", "k = 2", "k = 3")
+    ((place, arm, second, third),) = table.rows
+    assert (place, arm, second.split(" [")[0], third.split(" [")[0]) == ("s", "m", "+30.0", "+45.0")
+    assert "m reaches 85.0 [" in section.text[1] and "%, 75.0 [" in section.text[1] and section.text[1].endswith("of the way there from its own first attempts.")
+
+
+def test_a_best_possible_that_first_attempts_reach_leaves_no_headroom(tmp_path):
+    write_run(tmp_path / "m")
+    write_evaluation(tmp_path / "m", {"s": {"solved": {1: np.ones(50), 2: np.ones(50)}}}, more={"trained_attempts": 2, "ceilings": {"best possible": {"1": 1.0, "2": 1.0}}})
+    assert "headroom" not in sections_of(tmp_path / "m")["accuracy"].text[1]
+
+
 def test_accuracy_stands_beside_a_fixed_list_of_answers(tmp_path):
     write_run(tmp_path / "run", attempts="uniform(1,3)")
     solved = {k: [1.0] * (4 * k) + [0.0] * (40 - 4 * k) for k in (1, 3)}
@@ -252,6 +272,24 @@ def played_seed(folder, seed, *, learns, attempts="uniform(1,2)", samples=8, rig
     result = evaluate(player, [problem(i) for i in range(40)], name="s", attempts=(1, 2), samples=samples, controls=("false_wrong",))
     write_evaluated(folder, [result], model=str(folder))
     return result
+
+
+def test_repeats_within_the_trained_attempts_have_intervals_over_seeds(tmp_path):
+    """Of the 40 problems of each of three seeds those that are never solved, 28, 24 and 20, give the same wrong answer twice."""
+    for seed in range(3):
+        write_run(tmp_path / f"m{seed}", seed=seed, attempts="uniform(1,2)")
+        player = FakePlayer(lambda i, k, g, solved=12 + 4 * seed: (["w:1", "c"] if i < solved else ["w:1", "w:1"])[:k])
+        write_evaluated(tmp_path / f"m{seed}", [evaluate(player, [problem(i) for i in range(40)], name="s", attempts=(1, 2))], model="m")
+    evidence = Evidence(read_arms([str(tmp_path / f"m{seed}") for seed in range(3)]))
+    (found,) = evidence.repeats_within(evidence.head, "s").values()
+    assert found.mean == pytest.approx(72 / 120) and found.low < 0.5 and found.high > 0.7
+    table = next(s for s in evaluation_sections(evidence) if s.id == "attempts").tables[1]
+    assert table.headers == ("problems", "arm", "k = 2") and table.rows[0][2].startswith("60.0 [")
+    shown = experiment_table(evidence, "m", [])
+    assert shown.rows[0][shown.headers.index("repeats")].startswith("60.0 [")
+    assert "in the dialogues with 2 attempts." in shown.notes[0]
+    one = Evidence(read_arms([str(tmp_path / "m1")]))
+    assert one.repeats_within(one.head, "s")[2].mean == pytest.approx(24 / 40)
 
 
 def test_seeds_at_equal_tokens_and_their_false_wrong_have_intervals(tmp_path):

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mulligan.errors import ConfigError, DataError, GraderError
-from mulligan.evaluation.attempts import attempt_figures
+from mulligan.evaluation.attempts import ANSWERED_AGAIN, REPEATED, attempt_figures, rate_of, repeat_counts
 from mulligan.evaluation.controls import COMPARED, FALSE_WRONG, budgets_played, control_faults, control_figures, curves_of, false_wrong
 from mulligan.evaluation.evaluation import Evaluation, Play
 from mulligan.evaluation.faults import count_faults, fault_warnings, sample_warnings, size_warnings
@@ -159,7 +159,7 @@ def _figures(
     budgets, largest = settings.budgets, settings.largest
     normal = {play.k: play.groups for play in plays if play.stage == "attempts"}
     rollouts = {k: [g.rollouts[0] for g in normal.get(k, normal[largest])] for k in budgets}
-    curves = curves_of(normal, budgets)
+    curves, repeats = curves_of(normal, budgets), repeat_counts(rollouts)
     solved, tokens = curves.solved, curves.tokens
     accuracy = means_of(solved)
     drawn = {settings.temperatures[play.index]: play.groups for play in plays if play.stage == "samples"}
@@ -180,6 +180,7 @@ def _figures(
         "accuracy": accuracy,
         "gain": differences_of(solved, sampled.passed) if sampled else {},
         "figures": attempt_figures(rollouts[largest], largest),
+        "repeats": {k: rate_of(repeats[REPEATED][k], repeats[ANSWERED_AGAIN][k]) for k in budgets if k > 1},
         "attempts_used": means_of(curves.attempts, bounds=None),
         "tokens_per_problem": means_of(tokens, bounds=None),
         "tokens_per_solved": {k: _per_solved(tokens[k], solved[k]) for k in budgets},
@@ -192,6 +193,7 @@ def _figures(
         **faults,
         "warnings": tuple(warnings),
         "curves": curves,
+        "repeat_counts": repeats,
         "sampled": sampled,
     }
 

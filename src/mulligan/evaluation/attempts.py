@@ -65,6 +65,9 @@ RATES = {
 """Of each rate (by its name in eval.json) what is counted, and out of what: quantities of values.parquet, by number of the attempt instead of
 by budget."""
 
+REPEATED, ANSWERED_AGAIN = "again:repeated", "again:answered"
+"""The same for all later answers of a dialogue with budget k: quantities of values.parquet by budget."""
+
 
 @dataclass(frozen=True, slots=True)
 class AttemptFigures:
@@ -116,7 +119,7 @@ def attempt_counts(rollouts: Sequence[Rollout], largest: int) -> dict[str, dict[
     counts = {quantity: {t: np.zeros(len(rollouts)) for t in range(1, largest + 1)} for quantity in quantities}
     for p, rollout in enumerate(rollouts):
         for attempt, again in zip(rollout.attempts, repeats_of(rollout.attempts), strict=True):
-            answered_again = attempt.index > 1 and attempt.outcome in (Outcome.CORRECT, Outcome.WRONG) and attempt.verdict.answer is not None
+            answered_again = _answered_again(attempt)
             is_one = {
                 "attempts:made": True,
                 "attempts:graded": attempt.outcome is not Outcome.UNGRADABLE,
@@ -129,6 +132,23 @@ def attempt_counts(rollouts: Sequence[Rollout], largest: int) -> dict[str, dict[
             for quantity, counted in is_one.items():
                 counts[quantity][attempt.index][p] = counted
     return counts
+
+
+def repeat_counts(rollouts: Mapping[int, Sequence[Rollout]]) -> dict[str, dict[int, Values]]:
+    """`REPEATED` and `ANSWERED_AGAIN` -> budget k -> `_P`: of each problem's dialogue with that budget the answers after the first, and how many of
+    them repeat an earlier wrong one. Of a dialogue with a larger budget the first k attempts count."""
+    counts = {quantity: {k: np.zeros(len(dialogues)) for k, dialogues in rollouts.items()} for quantity in (REPEATED, ANSWERED_AGAIN)}
+    for k, dialogues in rollouts.items():
+        for p, rollout in enumerate(dialogues):
+            for attempt, again in zip(rollout.attempts[:k], repeats_of(rollout.attempts[:k]), strict=True):
+                if _answered_again(attempt):
+                    counts[ANSWERED_AGAIN][k][p] += 1
+                    counts[REPEATED][k][p] += again
+    return counts
+
+
+def _answered_again(attempt: Attempt) -> bool:
+    return attempt.index > 1 and attempt.outcome in (Outcome.CORRECT, Outcome.WRONG) and attempt.verdict.answer is not None
 
 
 def repeats_of(attempts: Sequence[Attempt]) -> list[bool]:

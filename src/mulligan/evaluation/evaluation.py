@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from mulligan.evaluation.attempts import AttemptFigures
+from mulligan.evaluation.attempts import AttemptFigures, Rate
 from mulligan.evaluation.controls import ControlFigures, FalseWrong
 from mulligan.evaluation.intervals import Interval
 from mulligan.evaluation.power import Power
@@ -53,6 +53,8 @@ class Evaluation:
     accuracy: Mapping[int, Interval]
     gain: Mapping[int, Interval]
     figures: AttemptFigures
+    repeats: Mapping[int, Rate]
+    """Of the later answers of the dialogues with budget k, those that repeat an earlier wrong one."""
     attempts_used: Mapping[int, Interval]
     tokens_per_problem: Mapping[int, Interval]
     tokens_per_solved: Mapping[int, float | None]
@@ -72,6 +74,7 @@ class Evaluation:
     """Dialogues that the token cap ended with attempts left: they count as unsolved."""
     warnings: tuple[str, ...]
     curves: Curves = field(repr=False)
+    repeat_counts: Mapping[str, Mapping[int, Values]] = field(repr=False)
     sampled: SampleFigures | None = field(repr=False)
     plays: tuple[Play, ...] = field(repr=False)
 
@@ -105,7 +108,7 @@ class Evaluation:
             quantities |= {f"solved:{name}": control.curves.solved, f"tokens:{name}": control.curves.tokens}
         if self.false_wrong:
             quantities |= {quantity: {max(self.accuracy): values_P} for quantity, values_P in self.false_wrong.counts.items()}
-        return ProblemValues(self.problem_ids, {**quantities, **self.figures.counts})
+        return ProblemValues(self.problem_ids, {**quantities, **self.figures.counts, **self.repeat_counts})
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able; keys of k are strings, as JSON wants them."""
@@ -135,7 +138,11 @@ class Evaluation:
         return {
             "accuracy": _intervals_json(self.accuracy),
             "conditional_success": {str(t): rate.to_json("solved", "reached") for t, rate in figures.conditional_success.items()},
-            "repeat_rate": {"overall": figures.repeats_overall.to_json(), "by_attempt": {str(t): r.to_json() for t, r in figures.repeats.items()}},
+            "repeat_rate": {
+                "overall": figures.repeats_overall.to_json(),
+                "by_attempt": {str(t): r.to_json() for t, r in figures.repeats.items()},
+                "by_budget": {str(k): r.to_json() for k, r in self.repeats.items()},
+            },
             "no_answer": {"overall": figures.no_answer_overall.to_json(), "by_attempt": {str(t): r.to_json() for t, r in figures.no_answer.items()}},
             "truncated": {"overall": figures.truncated_overall.to_json(), "by_attempt": {str(t): r.to_json() for t, r in figures.truncated.items()}},
             "attempts_used": _intervals_json(self.attempts_used),

@@ -6,8 +6,9 @@ broken grader is never a wrong answer.
 `values.parquet` has one row per (problem_set, quantity, k, problem_id), in the order of the problems. Quantities: `solved` (1 or 0) and
 `tokens` (sampled) of the dialogue with budget k; `passed` (the problem's estimate of pass@k at the chosen temperature) and
 `passed@T` at each temperature T; `samples:graded@T`, ... the samples themselves, counted (`samples.Tally`; k = 1); `solved:CONTROL` and
-`tokens:CONTROL` of each control's dialogues; `attempts_used` with budget k; of the dialogues with the largest budget, what is counted at
-attempt k (`attempts.RATES`): `attempts:made`, `attempts:correct`, ...; and `false_wrong:told`, ... (`controls.FalseWrong`) with the largest budget.
+`tokens:CONTROL` of each control's dialogues; with budget k `attempts_used`, `again:answered` and `again:repeated` (`attempts.repeat_counts`);
+of the dialogues with the largest budget, what is counted at attempt k (`attempts.RATES`): `attempts:made`, `attempts:correct`, ...; and
+`false_wrong:told`, ... (`controls.FalseWrong`) with the largest budget.
 """
 
 from __future__ import annotations

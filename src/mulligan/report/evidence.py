@@ -15,7 +15,7 @@ import numpy as np
 
 from mulligan.evaluation import Interval
 from mulligan.evaluation.arms import Arm, arm_fingerprint, find_arm
-from mulligan.evaluation.attempts import RATES
+from mulligan.evaluation.attempts import ANSWERED_AGAIN, RATES, REPEATED
 from mulligan.evaluation.compare import Floats, means, ratios, share_kept
 from mulligan.evaluation.comparison import (
     ACCURACY,
@@ -37,7 +37,7 @@ from mulligan.evaluation.power import power_of
 from mulligan.evaluation.samples import TALLIED, Tally, fold_of, key_of
 from mulligan.evaluation.tokens import EqualTokens, equal_tokens_of_seeds
 from mulligan.report.tables import intervals
-from mulligan.tasks.builtin.strategies import BLIND, INDEPENDENT
+from mulligan.tasks.builtin.strategies import BEST, BLIND, INDEPENDENT
 
 ByK = dict[int, Interval]
 
@@ -139,6 +139,17 @@ class Evidence:
             return None
         return means([x[:, :, 1:] - x[:, :, :1] for x in sides[0]], weighting=OVER_ALL.get(place, "questions"), bounds=(-1.0, 1.0))[0]
 
+    def headroom(self, arm: Arm, place: str, k: int) -> Interval | None:
+        """The share of the way from its own first attempts to the best possible with k that an arm goes with k attempts: (accuracy@k - accuracy@1) /
+        (best possible@k - accuracy@1). None where that is not known, or no way is clearly left."""
+        names = self._names(place)
+        best = [self.ceilings(name).get(BEST, {}).get(k) for name in names]
+        if not arm.has_values or None in best or not {1, k} <= set(shared_ks([(arm, ACCURACY)], names)) or not (sides := _aligned([(arm, ACCURACY)], names, [1, k])):
+            return None
+        # columns: first attempts and the best possible, then first attempts and k of them
+        ways = [np.stack([x[:, :, 0], np.full(x.shape[:2], top.mean), x[:, :, 0], x[:, :, 1]], axis=2) for x, top in zip(sides[0], best, strict=True) if top]
+        return share_kept(ways, weighting=OVER_ALL.get(place, "questions"))
+
     def versus(self, a: Arm, of_a: Measure, b: Arm, of_b: Measure, place: str) -> ByK:
         """a's measure minus b's, paired over the problems that both saw; empty without values per problem, or such a problem."""
         names = self._names(place)
@@ -234,6 +245,13 @@ class Evidence:
         # A later attempt that a seed never reached has no rate there: the others speak for it.
         numbers = sorted({int(t) for table in found for t in table})
         return {t: rate for t in numbers if (rate := over_tables([table.get(str(t)) for table in found]))}
+
+    def repeats_within(self, arm: Arm, place: str) -> ByK:
+        """By budget k the share of later answers that repeat an earlier wrong one; empty for evaluations of earlier versions, which did not count them."""
+        names = self._names(place)
+        if len(arm.members) == len(names) == 1 and names[0] in arm.problem_sets:
+            return intervals((arm.members[0].problem_sets[names[0]].get("repeat_rate") or {}).get("by_budget"))
+        return self._ratios(arm, ((REPEATED, 1.0),), ((ANSWERED_AGAIN, 1.0),), place, (0.0, 1.0)) if arm.has_values else {}
 
     def overall_rate(self, arm: Arm, place: str, name: str) -> Interval | None:
         """A rate of `RATES` over all attempts; over all sets the mean of theirs, where all of them have one."""

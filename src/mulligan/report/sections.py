@@ -12,7 +12,7 @@ from mulligan.evaluation.comparison import ACCURACY, GAIN, OVER_ALL, PASS, TOKEN
 from mulligan.report.chart import Chart, Curve, Panel
 from mulligan.report.evidence import SAMPLERS, Evidence, budget_among, strongest, whose_list
 from mulligan.report.tables import NOTHING, TextTable, number, percent, plain, points, tenths
-from mulligan.tasks.builtin.strategies import LIST
+from mulligan.tasks.builtin.strategies import BEST, LIST
 
 MANY_ARMS = 3
 """With more arms than this, the page shows pass@k of the head arm, the baseline and the strongest rival only, until asked for the others."""
@@ -90,7 +90,18 @@ def accuracy_section(evidence: Evidence) -> Section | None:
     one = "One dialogue with the largest budget, counted up to each k (--one-pass): not the same as an evaluation with that budget."
     text = [one if modes == {"one_pass"} else own if "one_pass" not in modes else f"{own} Of some arms: {one[0].lower()}{one[1:]}"]
     reached = _headroom(evidence) + _beside_a_list(evidence)
-    return Section("accuracy", "Accuracy against attempts", (*text, *reached), tuple(charts))
+    return Section("accuracy", "Accuracy against attempts", (*text, *reached), tuple(charts), tuple(_rise_table(evidence)))
+
+
+def _rise_table(evidence: Evidence) -> list[TextTable]:
+    """What further attempts bring, paired within each model and problem; with two attempts it is the paper's own figure."""
+    lines = []
+    for place in evidence.places:
+        for arm in evidence.evaluated:
+            further = [k for k in evidence.values(arm, ACCURACY, place) if k > 1]
+            if by_k := {k: rise for k in further if (rise := evidence.rise(arm, place, k))}:
+                lines.append((place, arm.label, by_k))
+    return [by_k_table("accuracy − accuracy with one attempt, in points", ("problems", "arm"), lines, points)] if lines else []
 
 
 def _accuracy_panel(evidence: Evidence, place: str) -> Panel:
@@ -124,12 +135,14 @@ def _strongest_arm(evidence: Evidence, place: str) -> Arm | None:
 def _headroom(evidence: Evidence) -> list[str]:
     """How much of the way to the best possible the head arm goes, where that is known."""
     arm, place = evidence.head, evidence.main
-    best = evidence.ceilings(place).get("best possible", {}) if place else {}
-    accuracy = evidence.values(arm, ACCURACY, place) if place else {}
-    k = evidence.budget(arm, place) if place else 0
+    if place is None:
+        return []
+    best, accuracy, k = evidence.ceilings(place).get(BEST, {}), evidence.values(arm, ACCURACY, place), evidence.budget(arm, place)
     if k not in best or k not in accuracy:
         return []
-    return [f"With {k} attempts the best possible is {100 * best[k].mean:.1f} % ({place}); {arm.label} reaches {percent(accuracy[k])} %."]
+    closed = evidence.headroom(arm, place, k)
+    share = f", {percent(closed)} % of the headroom: of the way there from its own first attempts" if closed else ""
+    return [f"With {k} attempts the best possible is {100 * best[k].mean:.1f} % ({place}); {arm.label} reaches {percent(accuracy[k])} %{share}."]
 
 
 def _beside_a_list(evidence: Evidence) -> list[str]:
@@ -347,11 +360,15 @@ def attempts_section(evidence: Evidence) -> Section | None:
     if not rows:
         return None
     headers = ("problems", "arm", "k", "attempts used", "repeats, %", "missing, %", "cut, %", "tokens per problem", "tokens per solved")
+    within = [(place, arm.label, by_k) for place in evidence.places for arm in evidence.evaluated if (by_k := evidence.repeats_within(arm, place))]
     ranges = _several_seeds(evidence) and not evidence.attempt_intervals
     whole = "seeds and whole problems" if _several_seeds(evidence) else "whole problems"
     bars = "bars are the lowest and the highest seed" if ranges else f"intervals resample {whole}"
     text = (f"From the dialogues with the largest budget that was evaluated. Attempts of one dialogue are not independent: {bars}.",)
-    return Section("attempts", "Attempt by attempt", text, tuple(charts), (TextTable("Over all attempts", headers, tuple(rows), _range_note(evidence, "Tokens") if ranges else (), labels=2),))
+    tables = [TextTable("Over all attempts", headers, tuple(rows), _range_note(evidence, "Tokens") if ranges else (), labels=2)]
+    if within:
+        tables.append(by_k_table("Answers that repeat an earlier wrong one, in the dialogues with k attempts, %", ("problems", "arm"), within, percent))
+    return Section("attempts", "Attempt by attempt", text, tuple(charts), tuple(tables))
 
 
 def _attempts_row(evidence: Evidence, arm: Arm, place: str) -> tuple[str, ...] | None:
