@@ -193,6 +193,9 @@ def test_arms_of_the_same_seeds_are_paired_by_them(tmp_path):
         assert apart.width > 2 * same.width
     assert shared_seeds(*arms([1, 2, 3, 4, 5], [5, 3, 1, 2, 4])) == [2, 3, 1, 4, 0]
     assert shared_seeds(*arms([1, 2, 3, 4], [1, 2, 3, 4])) is None
+    for seeds, paired in (([1, 2, 3, 4, 5], ("arm",)), ([1, 2, 3, 4], ())):
+        arm, base = arms(seeds, seeds)
+        assert compare([base, arm], base).by_seed == paired
 
 
 def test_warnings(runs):

@@ -3,13 +3,14 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from mulligan.evaluation import Interval
 from mulligan.evaluation.comparison import Comparison, Row
-from mulligan.report.comparison import comparison_csv, comparison_tables, write_comparison
+from mulligan.report.comparison import comparison_csv, comparison_note, comparison_tables, write_comparison
 
 
 def curve(*means, half=0.05, n=200):
@@ -40,6 +41,18 @@ def test_tables_show_values_differences_and_what_is_missing():
     assert tokens.notes[-1] == "Warning: one: few"
     assert "seeds resampled per arm" in tokens.notes[0]
     assert "within each set" in tokens.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("arms", "by_seed", "said"),
+    [
+        ({"single": 1, "multi": 1}, (), "(bootstrap: problems resampled jointly,"),
+        ({"single": 5, "multi": 5}, ("multi",), "(bootstrap: seeds resampled jointly with the baseline's, which are the same; problems jointly,"),
+        ({"single": 5, "multi": 5, "blind": 3}, ("multi",), "(bootstrap: seeds resampled of multi jointly with the baseline's, of the others per arm; problems jointly,"),
+    ],
+)
+def test_the_note_says_whose_seeds_are_drawn_together(arms, by_seed, said):
+    assert said in comparison_note(replace(COMPARISON, arms=arms, by_seed=by_seed))
 
 
 def test_they_print_on_a_narrow_terminal():

@@ -72,6 +72,18 @@ def test_axes_legend_and_intervals():
     assert figure.get_suptitle() == "Title"
 
 
+@pytest.mark.parametrize(
+    ("unit", "means", "shown"),
+    [("percent", (0.0, 0.015, 0.03), {"0 %", "0.5 %", "1.0 %"}), ("percent", (0.0, 0.06), {"0 %", "2 %", "6 %"}), ("points", (-0.02, 0.03), {"\N{MINUS SIGN}2", "0", "+3"})],
+)
+def test_no_two_ticks_read_alike(unit, means, shown):
+    figure = _draw([Panel("", [Curve("a", {k: Interval.exact(m) for k, m in enumerate(means, 1)})], unit=unit, bounds=None)], "", "", "")
+    figure.canvas.draw()
+    texts = [t.get_text() for t in figure.axes[0].get_yticklabels()]
+    assert len(set(texts)) == len(texts) > 3
+    assert shown <= {text.replace("-", "\N{MINUS SIGN}") for text in texts}
+
+
 def test_kinds_can_be_told_apart():
     left = _draw(PANELS, "", "", "solved").axes[0]
     multi, single, passed = (container[0] for container in left.containers)

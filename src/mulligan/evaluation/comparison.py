@@ -50,9 +50,12 @@ class Comparison:
     """Label -> number of seeds."""
     rows: tuple[Row, ...]
     warnings: tuple[str, ...]
+    by_seed: tuple[str, ...] = ()
+    """Arms that have the baseline's seeds, and are paired with it seed by seed (see `shared_seeds`)."""
 
     def to_json(self) -> dict[str, Any]:
-        return {"baseline": self.baseline, "arms": dict(self.arms), "rows": [row.to_json() for row in self.rows], "warnings": list(self.warnings)}
+        rows = [row.to_json() for row in self.rows]
+        return {"baseline": self.baseline, "arms": dict(self.arms), "by_seed": list(self.by_seed), "rows": rows, "warnings": list(self.warnings)}
 
 
 def compare(arms: Sequence[Arm], baseline: Arm) -> Comparison:
@@ -83,7 +86,8 @@ def compare(arms: Sequence[Arm], baseline: Arm) -> Comparison:
                 rows += difference_rows((arm, of_arm), (baseline, of_baseline), sets, quantity, bounds=bounds, among=among)
     if not any(row.baseline and row.quantity == "accuracy" for row in rows):
         raise ConfigError("no problem was graded in every arm with the same number of attempts: check the grader (its deadline) and --attempts, and evaluate again")
-    return Comparison(baseline.label, {arm.label: len(arm.members) for arm in arms}, tuple(rows), tuple(comparison_warnings(arms)))
+    by_seed = tuple(arm.label for arm in arms if arm is not baseline and shared_seeds(arm, baseline) is not None)
+    return Comparison(baseline.label, {arm.label: len(arm.members) for arm in arms}, tuple(rows), tuple(comparison_warnings(arms)), by_seed)
 
 
 def value_rows(

@@ -35,7 +35,14 @@ def comparison_tables(comparison: Comparison) -> list[TextTable]:
 
 def comparison_note(comparison: Comparison) -> str:
     """How the intervals were made."""
-    seeds = "seeds resampled per arm, problems jointly" if any(n > 1 for n in comparison.arms.values()) else "problems resampled jointly"
+    apart = [label for label in comparison.arms if label != comparison.baseline and label not in comparison.by_seed]
+    if all(n == 1 for n in comparison.arms.values()):
+        seeds = "problems resampled jointly"
+    elif not comparison.by_seed:
+        seeds = "seeds resampled per arm, problems jointly"
+    else:
+        whose = f" of {', '.join(comparison.by_seed)} jointly with the baseline's, of the others per arm" if apart else " jointly with the baseline's, which are the same"
+        seeds = f"seeds resampled{whose}; problems jointly"
     several = any(row.problems == MEAN_OF_SETS for row in comparison.rows)
     within = ", within each set; mean of sets: every set counts alike; all questions: every question does" if several else ""
     return f"With 95 % intervals, paired over the problems that all arms saw (bootstrap: {seeds}{within}). An interval that includes 0 shows no difference."

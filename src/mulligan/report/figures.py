@@ -14,7 +14,7 @@ from typing import Any
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, MultipleLocator
+from matplotlib.ticker import FixedLocator, Formatter, MaxNLocator, MultipleLocator
 
 from mulligan.errors import RunError
 from mulligan.report.chart import Chart, Curve, Panel
@@ -139,8 +139,7 @@ def _scale(axis: Any, panel: Panel) -> None:
     if panel.unit == "number":
         axis.yaxis.set_major_locator(MaxNLocator(6))
     else:
-        sign = "+" if panel.unit == "points" else ""
-        axis.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:{sign if abs(y) > 1e-9 else ''}.0f}{' %' if panel.unit == 'percent' else ''}"))
+        axis.yaxis.set_major_formatter(_Hundredths(panel.unit))
     if panel.bounds is not None:
         low, high = panel.bounds
         axis.set_ylim(low - 0.02 * (high - low), high + 0.03 * (high - low))
@@ -150,6 +149,21 @@ def _scale(axis: Any, panel: Panel) -> None:
     if panel.trained is not None and ticks[0] <= panel.trained < ticks[-1]:
         axis.axvline(panel.trained + 0.5, color=GREY, lw=0.8, ls=(0, (3, 3)), zorder=0)
         axis.annotate("beyond training", (panel.trained + 0.5, 1), (3, 1), xycoords=("data", "axes fraction"), textcoords="offset points", va="bottom", annotation_clip=False, fontsize=8, color="#555555")
+
+
+class _Hundredths(Formatter):
+    """Fractions as percent (`7.5 %`) or points (`+7.5`), with as few decimals as tell one tick from the next."""
+
+    def __init__(self, unit: str):
+        self.sign, self.after, self.digits = ("+", "", 0) if unit == "points" else ("", " %", 0)
+
+    def format_ticks(self, values: list[float]) -> list[str]:
+        self.digits = next((d for d in range(4) if all(abs(round(100 * value, d) - 100 * value) < 1e-6 for value in values)), 4)
+        return [self(value) for value in values]
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        text = f"{100 * x:{self.sign if abs(x) > 1e-9 else ''}.{self.digits}f}"
+        return f"{'0' if abs(x) < 1e-9 else text}{self.after}"
 
 
 def _draw_measured(axis: Any, curve: Curve, index: int, unit: str) -> None:

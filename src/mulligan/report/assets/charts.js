@@ -5,7 +5,8 @@ const Charts = (() => {
   const W = 380, H = 260, LEFT = 46, RIGHT = 14, TOP = 16, BOTTOM = 40;
   const COLOURS = 7, MARKERS = 7;
 
-  const colourOf = (curve) => (curve.kind === "bound" ? `bound d${curve.style % 4}` : `s${curve.style % COLOURS}`);
+  // Lines have no markers: those of one colour differ in their dashes.
+  const colourOf = (curve) => (curve.kind === "bound" ? `bound d${curve.style % 4}` : `s${curve.style % COLOURS} l${curve.style % 3}`);
   const markerOf = (style) => (style + Math.floor(style / COLOURS)) % MARKERS;
 
   // Paths of a marker of radius r around (x, y): circle, square, triangle, diamond, triangle down, plus, cross.
