@@ -23,6 +23,7 @@ from mulligan.evaluation import (
     settings_of,
     write_evaluation,
 )
+from mulligan.evaluation.faults import NOT_HELD_OUT
 from mulligan.grading import Grader, make_grader
 from mulligan.learning.logits import most_logits
 from mulligan.model import autocast_of, check_int8, context_and_parameters, load_tokenizer, resolve_device
@@ -115,7 +116,7 @@ def not_held_out(chosen: ProblemSet, trained_on: Sequence[Problem]) -> str | Non
     """What to say of a set to evaluate on that shares problems with training; None where it shares none."""
     trained = {(p.question, p.answer) for p in trained_on}
     shared = sum((p.question, p.answer) in trained for p in chosen.problems)
-    return f"{chosen.source}: {shared} of {len(chosen.problems)} problems are trained on as well: not held out" if shared else None
+    return f"{chosen.source}: {shared} of {len(chosen.problems)} problems are trained on as well: {NOT_HELD_OUT}" if shared else None
 
 
 def evaluate_set(

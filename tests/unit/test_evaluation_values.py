@@ -140,6 +140,15 @@ def test_gain_over_a_rival_is_paired(tmp_path):
     assert table["single"]["gain"]["2"]["mean"] == pytest.approx(7 / 11 - 5 / 6)
 
 
+def test_a_rival_that_was_sampled_too_little_is_warned_of(tmp_path):
+    """Eight samples for two attempts are enough, four are not, and one temperature never is."""
+    rivals = read_rivals([f"few={rival(tmp_path / 'f')}", f"enough={rival(tmp_path / 'e', samples=8)}"])
+    warnings = [w for w in evaluation(samples=0, rivals=rivals).warnings if "rival" in w]
+    assert [w.split(":")[0] for w in warnings] == ["twelve, rival few", "twelve, rival few", "twelve, rival enough"]
+    assert "all samples were drawn at temperature 1" in warnings[0] and "all samples were drawn at temperature 1" in warnings[2]
+    assert "pass@2 from 4 samples a problem is rough" in warnings[1] and "draw 8 or more" in warnings[1]
+
+
 def test_a_rival_that_is_a_run_is_read_as_everywhere_else(tmp_path):
     """Of a run the evaluation in RUN/eval counts, which reports and comparisons read as well; not the rough one of its training."""
     rival(tmp_path / "run", PROBLEMS[:3])

@@ -99,6 +99,16 @@ def test_what_every_control_keeps_is_a_caveat(tmp_path):
     assert "cannot see its earlier attempts" not in text and "other_history" not in text
 
 
+def test_problems_that_are_trained_on_are_a_caveat(tmp_path):
+    for seed in range(2):
+        write_run(tmp_path / f"m{seed}", seed=seed)
+        warnings = ["one: 3 of 100 problems are trained on as well: not held out", "one: another warning"]
+        write_evaluation(tmp_path / f"m{seed}", {"one": {"solved": {1: np.arange(100) < 40, 3: np.arange(100) < 70}}}, more={"warnings": warnings, "trained_attempts": 3})
+    caveats = make_headline(Evidence(read_arms([str(tmp_path / f"m{seed}") for seed in range(2)]))).caveats
+    assert [text for text in caveats if "trained on" in text] == ["one: 3 of 100 problems are trained on as well: not held out."]
+    assert not any("another warning" in text for text in caveats)
+
+
 def test_a_control_that_was_not_played_is_a_caveat(tmp_path):
     text = "\n".join(make_headline(controlled(tmp_path, history_blind=0.0)).caveats)
     assert "Not shown another problem's failures (other_history)" in text

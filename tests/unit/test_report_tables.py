@@ -177,7 +177,10 @@ def test_the_notes_say_how_and_what_it_can_show(full):
     assert any(n.startswith("Power: by the spread between 1 and 2 attempts here") and n.endswith(expected) for n in notes)
     assert of_gain in notes
     flat = evaluate(FakePlayer(lambda i, k, g: ["c"] if i % 2 == g % 2 else ["w"] * k), PROBLEMS, name="t", attempts=(1, 2), samples=4)
-    assert [n.split(":")[0] for n in evaluation_table(flat).notes if n.startswith("Power")] == ["Power of the gain"], "where nothing rises"
+    assumed, gain = (n for n in evaluation_table(flat).notes if n.startswith("Power"))
+    assert assumed.startswith("Power: between 1 and 2 attempts the problems do not differ here") and gain.startswith("Power of the gain")
+    # 2.80 * 0.5 / sqrt(10), (2.80 * 0.5 / 0.03)^2 and (2.80 * 0.5 / 0.05)^2
+    assert "from 44.3 points on" in assumed and assumed.endswith("it takes 2,181 for 3 points and 785 for 5 points.")
     assert not any("beyond training" in n or n.startswith("Power") for n in evaluation_table(evaluate(FakePlayer(script), PROBLEMS, name="t", attempts=(1,))).notes)
 
 

@@ -16,7 +16,7 @@ from mulligan.errors import ConfigError, DataError, GraderError
 from mulligan.evaluation.attempts import ANSWERED_AGAIN, REPEATED, attempt_figures, rate_of, repeat_counts
 from mulligan.evaluation.controls import COMPARED, FALSE_WRONG, budgets_played, control_faults, control_figures, curves_of, false_wrong
 from mulligan.evaluation.evaluation import Evaluation, Play
-from mulligan.evaluation.faults import count_faults, fault_warnings, sample_warnings, size_warnings
+from mulligan.evaluation.faults import count_faults, fault_warnings, rival_warnings, sample_warnings, size_warnings
 from mulligan.evaluation.intervals import Interval
 from mulligan.evaluation.power import power_of
 from mulligan.evaluation.rivals import Rival, rival_figures
@@ -173,6 +173,7 @@ def _figures(
     warnings = [
         *size_warnings(name, accuracy, power),
         *sample_warnings(name, settings.samples, largest, left_out(equal, curves), temperatures=settings.temperatures, best=_best_temperature(sampled, most)),
+        *(text for label, values in beside.items() for text in rival_warnings(name, label, values, largest)),
         *fault_warnings(name, faults),
     ]
     return {

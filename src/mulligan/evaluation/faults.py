@@ -8,6 +8,7 @@ from mulligan.evaluation.evaluation import Play
 from mulligan.evaluation.intervals import Interval
 from mulligan.evaluation.power import ASSUMED_DEVIATION, POINTS, Power, detectable_difference, problems_needed
 from mulligan.evaluation.samples import ENOUGH
+from mulligan.evaluation.values import ProblemValues
 from mulligan.types import Rollout
 
 SMALL_SET = 100
@@ -15,6 +16,9 @@ SMALL_SET = 100
 
 FEW = "problems are few"
 """What every warning of that kind says."""
+
+NOT_HELD_OUT = "not held out"
+"""How every warning of a set that shares problems with training ends."""
 
 
 def count_faults(plays: Sequence[Play]) -> dict[str, dict[str, int]]:
@@ -71,6 +75,14 @@ def sample_warnings(
         which = ", ".join(map(str, beyond))
         found.append(f"{name}: no comparison at equal tokens for k = {which}: the dialogues spend more than {samples} samples do; draw more samples")
     return found
+
+
+def rival_warnings(name: str, label: str, rival: ProblemValues, largest: int) -> list[str]:
+    """Where the rival was sampled too few times, or at one temperature, so that its pass@k may be too low and the gain over it too high. Evaluations of
+    earlier versions do not say how often they sampled."""
+    heats = [heat for quantity in rival.quantities if (heat := quantity.removeprefix("passed@")) != quantity]
+    drawn = [by_k[1].max() for heat in heats if (by_k := rival.quantities.get(f"samples:graded@{heat}"))]
+    return sample_warnings(f"{name}, rival {label}", int(max(drawn)), largest, (), temperatures=[float(heat) for heat in heats]) if drawn else []
 
 
 def fault_warnings(name: str, faults: Mapping[str, Mapping[str, int]]) -> list[str]:

@@ -33,6 +33,7 @@ from mulligan.evaluation.comparison import (
     shared_problems,
 )
 from mulligan.evaluation.controls import FALSE_WRONG_COUNTS
+from mulligan.evaluation.faults import NOT_HELD_OUT
 from mulligan.evaluation.power import power_of
 from mulligan.evaluation.samples import TALLIED, Tally, fold_of, key_of
 from mulligan.evaluation.tokens import EqualTokens, equal_tokens_of_seeds
@@ -233,6 +234,11 @@ class Evidence:
         counts = [quantity for pair in RATES.values() for quantity in pair]
         several = [arm for arm in self.evaluated if len(arm.members) > 1]
         return all(arm.has_values and all(arm.ks(name, quantity) for name in arm.problem_sets for quantity in (*counts, "attempts_used")) for arm in several)
+
+    def not_held_out(self, arm: Arm, place: str) -> list[str]:
+        """The warnings of an arm's evaluations that problems there were trained on as well."""
+        figures = [m.problem_sets[name] for name in self._names(place) for m in arm.members if name in m.problem_sets]
+        return list(dict.fromkeys(text for one in figures for text in one.get("warnings") or () if text.endswith(NOT_HELD_OUT)))
 
     def rates(self, arm: Arm, place: str, name: str) -> ByK:
         """A rate of `RATES` by number of the attempt, from the dialogues with the largest budget; an attempt that none made has none."""
