@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -149,7 +150,9 @@ class Evidence:
             return None
         # columns: first attempts and the best possible, then first attempts and k of them
         ways = [np.stack([x[:, :, 0], np.full(x.shape[:2], top.mean), x[:, :, 0], x[:, :, 1]], axis=2) for x, top in zip(sides[0], best, strict=True) if top]
-        return share_kept(ways, weighting=OVER_ALL.get(place, "questions"))
+        closed = share_kept(ways, weighting=OVER_ALL.get(place, "questions"))
+        # Nobody solves more than is possible, whatever so few problems leave unseen.
+        return closed and replace(closed, high=min(closed.high, max(closed.mean, 1.0)))
 
     def versus(self, a: Arm, of_a: Measure, b: Arm, of_b: Measure, place: str) -> ByK:
         """a's measure minus b's, paired over the problems that both saw; empty without values per problem, or such a problem."""
