@@ -411,7 +411,7 @@ def test_eval_goes_beyond_training_and_sets_rivals_beside(finished: Path, tmp_pa
     arguments = ["--attempts", "1-3,5", "--samples", "3", "--temperatures", "0.5,1.5", "--rival", f"itself={finished}", "--out", str(tmp_path / "out")]
     assert main(["eval", str(finished), *arguments, "protocol.max_dialogue_tokens=60"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    for part in ("Trained with up to 3 attempts: k = 5 is beyond training", "at equal tokens", "itself: pass@k", "best possible", "each of temperatures 0.5, 1.5"):
+    for part in ("Trained with up to 3 attempts: k = 5 is beyond training", "at equal tokens", "itself: pass@k", "best possible", "each of temperatures 0.5, 1.5", "No controls were played"):
         assert part in said, part
     (figures,) = json.loads((tmp_path / "out" / "eval.json").read_text())["problem_sets"].values()
     assert figures["accuracy"].keys() == set("1235")
@@ -443,7 +443,8 @@ def test_eval_takes_from_the_recipe_what_no_option_says(finished: Path, tmp_path
     assert main(["eval", str(finished), "--attempts", "1-2", "--temperatures", "0.5", "--out", str(tmp_path / "a"), *settings]) == 0
     (figures,) = json.loads((tmp_path / "a" / "eval.json").read_text())["problem_sets"].values()
     assert (figures["samples"], set(figures["pass_temperatures"]), set(figures["controls"])) == (3, {"0.5"}, {"history_blind"})
-    assert "No independent samples" not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "No independent samples" not in said and "No controls" not in said
     assert main(["eval", str(finished), "--samples", "0", "--out", str(tmp_path / "b"), "eval.attempts=1,2", *settings[1:]]) == 0
     (figures,) = json.loads((tmp_path / "b" / "eval.json").read_text())["problem_sets"].values()
     assert (figures["samples"], figures["accuracy"].keys(), set(figures["controls"])) == (0, set("12"), {"history_blind"})

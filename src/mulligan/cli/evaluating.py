@@ -108,6 +108,8 @@ def evaluate(
         print(f"{kept.taken} dialogues were there already, played by this model before the evaluation was stopped")
     if not config.samples:
         print(f"No independent samples were drawn, so that nothing is said of drawing again: --samples {ENOUGH * max(budgets)} gives pass@k and the gain over it.")
+    if not config.controls and max(budgets) > 1:
+        print("No controls were played, so that it is not known whether it reads its failures: --controls all shows what is left without them.")
     print(f"written: {out / 'eval.json'}")
 
 
