@@ -12,8 +12,9 @@ from mulligan.errors import ConfigError, RunError
 from mulligan.evaluation import evaluate, read_rivals, read_values, write_evaluation
 from mulligan.evaluation.arms import read_arms
 from mulligan.evaluation.attempts import ANSWERED_AGAIN, RATES, REPEATED, attempt_counts
+from mulligan.evaluation.faults import rival_warnings
 from mulligan.evaluation.samples import TALLIED
-from mulligan.evaluation.values import aligned, in_common
+from mulligan.evaluation.values import ProblemValues, aligned, in_common
 
 PROBLEMS = [problem(i) for i in range(12)]
 
@@ -143,6 +144,12 @@ def test_gain_over_a_rival_is_paired(tmp_path):
 def test_a_rival_that_was_sampled_too_little_is_warned_of(tmp_path):
     """Eight samples for two attempts are enough, four are not, and one temperature never is."""
     rivals = read_rivals([f"few={rival(tmp_path / 'f')}", f"enough={rival(tmp_path / 'e', samples=8)}"])
+    one = read_rivals([f"one={write(tmp_path / 'o', evaluate(FakePlayer(always), PROBLEMS, name='twelve', attempts=(1,), samples=28, temperatures=(0.5, 1.0)))}"])
+    assert [w for w in evaluation(samples=0, rivals=one).warnings if "rival" in w] == [
+        "twelve, rival one: its pass@k stops at k = 1: evaluate it with --attempts up to 2, and with as many samples or more"
+    ]
+    uncounted = ProblemValues(tuple(p.id for p in PROBLEMS), {q: by_k for q, by_k in rivals[0].sets["twelve"].quantities.items() if not q.startswith("samples:")})
+    assert rival_warnings("twelve", "old", uncounted, 2) == []
     warnings = [w for w in evaluation(samples=0, rivals=rivals).warnings if "rival" in w]
     assert [w.split(":")[0] for w in warnings] == ["twelve, rival few", "twelve, rival few", "twelve, rival enough"]
     assert "all samples were drawn at temperature 1" in warnings[0] and "all samples were drawn at temperature 1" in warnings[2]

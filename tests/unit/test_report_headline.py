@@ -102,11 +102,22 @@ def test_what_every_control_keeps_is_a_caveat(tmp_path):
 def test_problems_that_are_trained_on_are_a_caveat(tmp_path):
     for seed in range(2):
         write_run(tmp_path / f"m{seed}", seed=seed)
-        warnings = ["one: 3 of 100 problems are trained on as well: not held out", "one: another warning"]
+        warnings = [f"one: {3 + 4 * seed} of 100 problems are trained on as well: not held out", "one: another warning"]
         write_evaluation(tmp_path / f"m{seed}", {"one": {"solved": {1: np.arange(100) < 40, 3: np.arange(100) < 70}}}, more={"warnings": warnings, "trained_attempts": 3})
-    caveats = make_headline(Evidence(read_arms([str(tmp_path / f"m{seed}") for seed in range(2)]))).caveats
-    assert [text for text in caveats if "trained on" in text] == ["one: 3 of 100 problems are trained on as well: not held out."]
-    assert not any("another warning" in text for text in caveats)
+    solved = {"one": {"solved": {1: np.arange(100) < 40, 3: np.arange(100) < 70}}}
+    write_run(tmp_path / "old", protocol__feedback="verdict")
+    write_evaluation(tmp_path / "old", solved)  # of an earlier version, which did not look
+    write_run(tmp_path / "other", problems__train="builtin:codes")
+    write_evaluation(tmp_path / "other", solved)
+
+    def caveats(*names):
+        said = make_headline(Evidence(read_arms([str(tmp_path / name) for name in names]))).caveats
+        assert not any("another warning" in text for text in said)
+        return [text for text in said if "trained on" in text]
+
+    assert caveats("m0") == ["one: 3 of 100 problems are trained on as well: not held out."]
+    assert caveats("m0", "m1") == caveats("old", "m0", "m1") == ["one: 3 to 7 of 100 problems are trained on as well: not held out."]
+    assert caveats("other", "m0", "m1") == caveats("old") == []
 
 
 def test_a_control_that_was_not_played_is_a_caveat(tmp_path):

@@ -90,6 +90,8 @@ def test_what_further_attempts_bring_is_paired_and_stands_beside_the_headroom(tm
     assert table.headers == ("problems", "arm", "k = 2", "k = 3")
     ((place, arm, second, third),) = table.rows
     assert (place, arm, second.split(" [")[0], third.split(" [")[0]) == ("s", "m", "+30.0", "+45.0")
+    evidence = Evidence(read_arms([str(tmp_path / "m0"), str(tmp_path / "m1")]))
+    assert 0.34 < evidence.rise(evidence.head, "s", 3).low < 0.37, "paired: 1.96 * sqrt(0.45 * 0.55 / 100), and not that of two proportions, which reaches 0.33"
     assert "m reaches 85.0 [" in section.text[1] and "%, 75.0 [" in section.text[1] and section.text[1].endswith("of the way there from its own first attempts.")
 
 
@@ -97,6 +99,47 @@ def test_a_best_possible_that_first_attempts_reach_leaves_no_headroom(tmp_path):
     write_run(tmp_path / "m")
     write_evaluation(tmp_path / "m", {"s": {"solved": {1: np.ones(50), 2: np.ones(50)}}}, more={"trained_attempts": 2, "ceilings": {"best possible": {"1": 1.0, "2": 1.0}}})
     assert "headroom" not in sections_of(tmp_path / "m")["accuracy"].text[1]
+
+
+def test_headroom_is_that_of_the_means_and_ends_at_what_is_possible(tmp_path):
+    """On the 20 problems of `few` a half of the way from 20 to 60 % is gone, on the 60 of `many` all of that from 50 to 100 %."""
+    write_run(tmp_path / "m")
+    of_20, of_60 = np.arange(20), np.arange(60)
+    path = write_evaluation(tmp_path / "m", {"few": {"solved": {1: of_20 < 4, 3: of_20 < 8}}, "many": {"solved": {1: of_60 < 30, 3: of_60 < 60}}}) / "eval.json"
+    table = json.loads(path.read_text())
+    for name, best in (("few", 0.6), ("many", 1.0)):
+        table["problem_sets"][name]["ceilings"] = {"best possible": {"1": best, "3": best}}
+    path.write_text(json.dumps(table))
+    evidence = Evidence(read_arms([str(tmp_path / "m")]))
+
+    def headroom(place, k=3):
+        return evidence.headroom(evidence.head, place, k)
+
+    assert headroom("few").mean == pytest.approx(0.5)
+    assert (headroom("many").mean, headroom("many").high) == (1.0, 1.0)
+    assert headroom("many").low < 1
+    assert headroom("mean of sets").mean == pytest.approx((0.2 + 0.5) / (0.4 + 0.5))
+    assert headroom("all questions").mean == pytest.approx((20 * 0.2 + 60 * 0.5) / (20 * 0.4 + 60 * 0.5))
+    assert headroom("few", 2) is None, "not evaluated"
+
+
+@pytest.mark.parametrize("missing", ["ceilings", "values"])
+def test_headroom_needs_ceilings_and_values(tmp_path, missing):
+    write_run(tmp_path / "m")
+    more = {} if missing == "ceilings" else {"ceilings": {"best possible": {"1": 0.6, "2": 1.0}}}
+    folder = write_evaluation(tmp_path / "m", {"s": {"solved": {1: np.arange(50) < 10, 2: np.arange(50) < 40}}}, more=more)
+    if missing == "values":
+        (folder / "values.parquet").unlink()
+    evidence = Evidence(read_arms([str(tmp_path / "m")]))
+    assert evidence.headroom(evidence.head, "s", 2) is None
+    assert "headroom" not in " ".join(sections_of(tmp_path / "m")["accuracy"].text)
+
+
+def test_one_attempt_leaves_no_way_to_go(tmp_path):
+    write_run(tmp_path / "m", attempts="fixed(1)")
+    write_evaluation(tmp_path / "m", {"s": {"solved": {1: np.arange(50) < 10}}}, more={"ceilings": {"best possible": {"1": 0.6}}})
+    section = sections_of(tmp_path / "m")["accuracy"]
+    assert "the best possible is 60.0 %" in section.text[1] and "headroom" not in section.text[1] and not section.tables
 
 
 def test_accuracy_stands_beside_a_fixed_list_of_answers(tmp_path):
@@ -287,7 +330,7 @@ def test_repeats_within_the_trained_attempts_have_intervals_over_seeds(tmp_path)
     assert table.headers == ("problems", "arm", "k = 2") and table.rows[0][2].startswith("60.0 [")
     shown = experiment_table(evidence, "m", [])
     assert shown.rows[0][shown.headers.index("repeats")].startswith("60.0 [")
-    assert "in the dialogues with 2 attempts." in shown.notes[0]
+    assert "within 2 attempts." in shown.notes[0]
     one = Evidence(read_arms([str(tmp_path / "m1")]))
     assert one.repeats_within(one.head, "s")[2].mean == pytest.approx(24 / 40)
 

@@ -333,8 +333,11 @@ def test_codes_that_are_held_out_are_never_hidden_in_training():
     assert len(seen) == len(set(seen)) == 12 and len(held_out) == len(set(held_out)) == 4
     assert set(train) == set(seen) and set(train) | set(held_out) == every and not set(train) & set(held_out)
     assert len(train) == 20_000 and min(Counter(train).values()) > 1_400  # 1,667 each, on average
-    with pytest.raises(ConfigError, match="held_out=16: give from 0 to 15 of the 16 codes"):
-        load_problems(f"builtin:codes?{size}&held_out=16")
+    assert [p.answer for p in load_problems(f"builtin:codes?split=seen&{size}&held_out=4&n=3")] == seen[:3]
+    assert {len(set(p.answer)) for p in load_problems("builtin:codes?pegs=2&colours=3&held_out=2&n=200")} == {2}, "distinct: no letter twice"
+    for wrong in (16, -1):
+        with pytest.raises(ConfigError, match=f"held_out={wrong}: give from 0 to 15 of the 16 codes"):
+            load_problems(f"builtin:codes?{size}&held_out={wrong}")
 
 
 def test_without_held_out_codes_all_are_seen():

@@ -78,11 +78,13 @@ def sample_warnings(
 
 
 def rival_warnings(name: str, label: str, rival: ProblemValues, largest: int) -> list[str]:
-    """Where the rival was sampled too few times, or at one temperature, so that its pass@k may be too low and the gain over it too high. Evaluations of
-    earlier versions do not say how often they sampled."""
+    """Where the rival's pass@k ends before this evaluation's attempts do, or comes of too few samples or of one temperature, so that it may be too low and
+    the gain over it too high. Evaluations of earlier versions do not say how often they sampled."""
+    name, reach = f"{name}, rival {label}", max(rival.quantities["passed"])
+    found = [f"{name}: its pass@k stops at k = {reach}: evaluate it with --attempts up to {largest}, and with as many samples or more"] if reach < largest else []
     heats = [heat for quantity in rival.quantities if (heat := quantity.removeprefix("passed@")) != quantity]
     drawn = [by_k[1].max() for heat in heats if (by_k := rival.quantities.get(f"samples:graded@{heat}"))]
-    return sample_warnings(f"{name}, rival {label}", int(max(drawn)), largest, (), temperatures=[float(heat) for heat in heats]) if drawn else []
+    return found + (sample_warnings(name, int(max(drawn)), min(reach, largest), (), temperatures=[float(heat) for heat in heats]) if drawn else [])
 
 
 def fault_warnings(name: str, faults: Mapping[str, Mapping[str, int]]) -> list[str]:

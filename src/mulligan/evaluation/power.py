@@ -77,6 +77,11 @@ def power_of(a_P: Values, b_P: Values) -> Power | None:
     return Power(deviation, {p: problems_needed(deviation, p / 100) for p in POINTS}, detectable_difference(deviation, len(differences_P)))
 
 
+def assumed_power(problems: int) -> Power:
+    """Where nothing was measured, or nothing varied: with `ASSUMED_DEVIATION`."""
+    return Power(ASSUMED_DEVIATION, {p: problems_needed(ASSUMED_DEVIATION, p / 100) for p in POINTS}, detectable_difference(ASSUMED_DEVIATION, problems))
+
+
 def _quantiles(power: float, level: float) -> float:
     if not (0 < power < 1 and 0 < level < 1):
         raise ValueError(f"power = {power}, level = {level}: both must lie between 0 and 1")

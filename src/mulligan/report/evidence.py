@@ -7,6 +7,7 @@ disagree. Over several seeds or sets they are made from values.parquet (`evaluat
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -134,16 +135,23 @@ class Evidence:
 
     def rise(self, arm: Arm, place: str, k: int, start: int = 1) -> Interval | None:
         """accuracy@k - accuracy@start, paired within each model and problem; None without values per problem."""
+        return self.rises(arm, place, [k], start).get(k)
+
+    def rises(self, arm: Arm, place: str, ks: Sequence[int], start: int = 1) -> ByK:
+        """`rise` to each k."""
         names = self._names(place)
-        if not arm.has_values or any(name not in arm.problem_sets for name in names) or not {start, k} <= set(shared_ks([(arm, ACCURACY)], names)):
-            return None
-        if not (sides := _aligned([(arm, ACCURACY)], names, [start, k])):
-            return None
-        return means([x[:, :, 1:] - x[:, :, :1] for x in sides[0]], weighting=OVER_ALL.get(place, "questions"), bounds=(-1.0, 1.0))[0]
+        if not ks or not arm.has_values or any(name not in arm.problem_sets for name in names) or not {start, *ks} <= set(shared_ks([(arm, ACCURACY)], names)):
+            return {}
+        if not (sides := _aligned([(arm, ACCURACY)], names, [start, *ks])):
+            return {}
+        found = means([x[:, :, 1:] - x[:, :, :1] for x in sides[0]], weighting=OVER_ALL.get(place, "questions"), bounds=(-1.0, 1.0))
+        return dict(zip(ks, found, strict=True))
 
     def headroom(self, arm: Arm, place: str, k: int) -> Interval | None:
         """The share of the way from its own first attempts to the best possible with k that an arm goes with k attempts: (accuracy@k - accuracy@1) /
-        (best possible@k - accuracy@1). None where that is not known, or no way is clearly left."""
+        (best possible@k - accuracy@1). None where that is not known, or no way is clearly left.
+
+        The best possible is that of all problems, whichever a resample draws: where it is below 1 the interval is wider than it need be."""
         names = self._names(place)
         best = [self.ceilings(name).get(BEST, {}).get(k) for name in names]
         if not arm.has_values or None in best or not {1, k} <= set(shared_ks([(arm, ACCURACY)], names)) or not (sides := _aligned([(arm, ACCURACY)], names, [1, k])):
@@ -151,8 +159,8 @@ class Evidence:
         # columns: first attempts and the best possible, then first attempts and k of them
         ways = [np.stack([x[:, :, 0], np.full(x.shape[:2], top.mean), x[:, :, 0], x[:, :, 1]], axis=2) for x, top in zip(sides[0], best, strict=True) if top]
         closed = share_kept(ways, weighting=OVER_ALL.get(place, "questions"))
-        # Nobody solves more than is possible, whatever so few problems leave unseen.
-        return closed and replace(closed, high=min(closed.high, max(closed.mean, 1.0)))
+        # What so few problems leave unseen is no more than is possible (by chance a policy can solve more than the best one does on average).
+        return replace(closed, high=min(closed.high, 1.0)) if closed and closed.mean <= 1 else closed
 
     def versus(self, a: Arm, of_a: Measure, b: Arm, of_b: Measure, place: str) -> ByK:
         """a's measure minus b's, paired over the problems that both saw; empty without values per problem, or such a problem."""
@@ -239,9 +247,17 @@ class Evidence:
         return all(arm.has_values and all(arm.ks(name, quantity) for name in arm.problem_sets for quantity in (*counts, "attempts_used")) for arm in several)
 
     def not_held_out(self, arm: Arm, place: str) -> list[str]:
-        """The warnings of an arm's evaluations that problems there were trained on as well."""
-        figures = [m.problem_sets[name] for name in self._names(place) for m in arm.members if name in m.problem_sets]
-        return list(dict.fromkeys(text for one in figures for text in one.get("warnings") or () if text.endswith(NOT_HELD_OUT)))
+        """A sentence for each problem set of which evaluations say that problems of it were trained on as well: those of the arm, and of others that were
+        trained on the same source (evaluations of earlier versions do not say it)."""
+        sources = {m.run.recipe.problems.train for m in arm.members if m.run}
+        members = [m for other in self.evaluated for m in other.members if other is arm or (m.run and m.run.recipe.problems.train in sources)]
+        found = []
+        for name in self._names(place):
+            texts = {text for m in members for text in m.problem_sets.get(name, {}).get("warnings") or () if text.endswith(NOT_HELD_OUT)}
+            counts = sorted({int(match[1]) for text in texts if (match := re.search(r": (\d+) of \d+ problems", text))})
+            if counts:
+                found.append(re.sub(r": \d+ of", f": {counts[0]} to {counts[-1]} of" if len(counts) > 1 else f": {counts[0]} of", min(texts)) + ".")
+        return found
 
     def rates(self, arm: Arm, place: str, name: str) -> ByK:
         """A rate of `RATES` by number of the attempt, from the dialogues with the largest budget; an attempt that none made has none."""

@@ -22,14 +22,15 @@ def experiment_table(evidence: Evidence, headline: str, rivals: Sequence[str]) -
     place = evidence.main or ""
     k = evidence.budget(arms[headline], place)
     controls = [name for name in ("history_blind", "random_verdict") if name in evidence.controls(arms[headline], place)]
-    within = k > 1 and all(k in evidence.repeats_within(arm, place) for arm in evidence.arms if arm.problem_sets)
+    within = {arm.label: evidence.repeats_within(arm, place).get(k) for arm in evidence.evaluated}
+    all_within = bool(within) and all(within.values())  # not counted by evaluations of earlier versions
     rows = []
     for arm in evidence.arms:
         accuracy = evidence.values(arm, ACCURACY, place)
         against = [_against(evidence, arm, arms[rival], place, k) if rival in arms else NOTHING for rival in rivals]
         kept = [percent(evidence.kept(arm, place, name, k)) if name in evidence.controls(arm, place) else NOTHING for name in controls]
         own = (percent(evidence.values(arm, PASS, place).get(k)), points(evidence.values(arm, GAIN, place).get(k)))
-        repeats = percent(evidence.repeats_within(arm, place).get(k)) if within else _repeats(evidence, arm, place)
+        repeats = percent(within.get(arm.label)) if all_within else _repeats(evidence, arm, place)
         rows.append((arm.label, str(len(arm.members)), percent(accuracy.get(1)), percent(accuracy.get(k)), *own, *against, repeats, *kept))
     names = {"history_blind": "gain kept, history-blind", "random_verdict": "gain kept, random verdict"}
     headers = ("arm", "seeds", "accuracy@1", f"accuracy@{k}", f"own pass@{k}", "gain over it", *(f"gain over {r}'s pass@{k}" for r in rivals), "repeats", *(names[c] for c in controls))
@@ -38,7 +39,7 @@ def experiment_table(evidence: Evidence, headline: str, rivals: Sequence[str]) -
     notes = (
         f"In percent and points, with 95 % intervals over seeds x problems ({place}); pass@k at the best of the temperatures sampled, chosen on other problems. Gain kept: the share of the "
         f"rise from 1 to {k} attempts that is left under the control; {NOTHING}: there is no clear rise, or it was not measured. "
-        f"Repeats: answers that repeat an earlier wrong one, in the dialogues with {f'{k} attempts' if within else 'the largest budget'}.",
+        f"Repeats: answers that repeat an earlier wrong one, {f'within {k} attempts' if all_within else 'in the dialogues with the largest budget'}.",
     )
     return TextTable("All arms", headers, tuple(rows), notes, labels=1)
 

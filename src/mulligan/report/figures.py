@@ -152,7 +152,7 @@ def _scale(axis: Any, panel: Panel) -> None:
 
 
 class _Hundredths(Formatter):
-    """Fractions as percent (`7.5 %`) or points (`+7.5`), with as few decimals as tell one tick from the next."""
+    """Fractions as percent (`7.5 %`) or points (`+7.5`), with as few decimals as write every tick exactly (four at most)."""
 
     def __init__(self, unit: str):
         self.sign, self.after, self.digits = ("+", "", 0) if unit == "points" else ("", " %", 0)

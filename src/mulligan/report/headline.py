@@ -262,7 +262,7 @@ def _caveats(evidence: Evidence, found: Findings) -> list[str]:
     if found.last.n < SMALL_SET:
         what, width = ("rise", found.rise.width) if found.rise else ("accuracy", found.last.width)
         caveats.append(f"Only {found.last.n} problems: the interval of the {what} is {100 * width:.0f} points wide.")
-    caveats += [f"{text}." for text in evidence.not_held_out(evidence.head, found.place)]
+    caveats += evidence.not_held_out(evidence.head, found.place)
     seeds = len(evidence.head.members)
     if seeds == 1:
         caveats.append("One training seed: the intervals say nothing of what another run would give.")

@@ -98,8 +98,7 @@ def _rise_table(evidence: Evidence) -> list[TextTable]:
     lines = []
     for place in evidence.places:
         for arm in evidence.evaluated:
-            further = [k for k in evidence.values(arm, ACCURACY, place) if k > 1]
-            if by_k := {k: rise for k in further if (rise := evidence.rise(arm, place, k))}:
+            if by_k := evidence.rises(arm, place, [k for k in evidence.values(arm, ACCURACY, place) if k > 1]):
                 lines.append((place, arm.label, by_k))
     return [by_k_table("accuracy − accuracy with one attempt, in points", ("problems", "arm"), lines, points)] if lines else []
 
@@ -140,7 +139,7 @@ def _headroom(evidence: Evidence) -> list[str]:
     best, accuracy, k = evidence.ceilings(place).get(BEST, {}), evidence.values(arm, ACCURACY, place), evidence.budget(arm, place)
     if k not in best or k not in accuracy:
         return []
-    closed = evidence.headroom(arm, place, k)
+    closed = evidence.headroom(arm, place, k) if k > 1 else None
     share = f", {percent(closed)} % of the headroom: of the way there from its own first attempts" if closed else ""
     return [f"With {k} attempts the best possible is {100 * best[k].mean:.1f} % ({place}); {arm.label} reaches {percent(accuracy[k])} %{share}."]
 
@@ -364,10 +363,10 @@ def attempts_section(evidence: Evidence) -> Section | None:
     ranges = _several_seeds(evidence) and not evidence.attempt_intervals
     whole = "seeds and whole problems" if _several_seeds(evidence) else "whole problems"
     bars = "bars are the lowest and the highest seed" if ranges else f"intervals resample {whole}"
-    text = (f"From the dialogues with the largest budget that was evaluated. Attempts of one dialogue are not independent: {bars}.",)
+    text = (f"Figures and first table: from the dialogues with the largest budget that was evaluated. Attempts of one dialogue are not independent: {bars}.",)
     tables = [TextTable("Over all attempts", headers, tuple(rows), _range_note(evidence, "Tokens") if ranges else (), labels=2)]
     if within:
-        tables.append(by_k_table("Answers that repeat an earlier wrong one, in the dialogues with k attempts, %", ("problems", "arm"), within, percent))
+        tables.append(by_k_table("Answers that repeat an earlier wrong one within k attempts, %", ("problems", "arm"), within, percent))
     return Section("attempts", "Attempt by attempt", text, tuple(charts), tuple(tables))
 
 

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mulligan.evaluation import Evaluation, Interval
-from mulligan.evaluation.power import ASSUMED_DEVIATION, POINTS, detectable_difference, problems_needed
+from mulligan.evaluation.power import assumed_power
 from mulligan.tasks.builtin.strategies import BLIND, INDEPENDENT
 
 Figures = Evaluation | Mapping[str, Any]
@@ -275,11 +275,11 @@ def _notes(table: Mapping[str, Any]) -> tuple[str, ...]:
             f"Power: by the spread between {first} and {last} attempts here, this set shows paired differences from {100 * power['detectable']:.1f} points on "
             f"(80 % power, 5 % level); it takes {_needed(power)}."
         )
-    elif last > first and (count := table.get("problems")):
-        needed = _needed({"problems_for": {points: problems_needed(ASSUMED_DEVIATION, points / 100) for points in POINTS}})
+    elif "power" in table and last > first and (graded := (table["accuracy"].get(str(last)) or {}).get("n", 0)) > 2:
+        power = assumed_power(graded).to_json()
         notes.append(
             f"Power: between {first} and {last} attempts the problems do not differ here, which does not say how much other differences would vary. If a quarter of them ended otherwise, "
-            f"this set would show paired differences from {100 * detectable_difference(ASSUMED_DEVIATION, count):.1f} points on (80 % power, 5 % level); it takes {needed}."
+            f"this set would show paired differences from {100 * power['detectable']:.1f} points on (80 % power, 5 % level); it takes {_needed(power)}."
         )
     if gain := table.get("gain_power"):
         notes.append(f"Power of the gain: by the spread between accuracy and pass@{last} here, this set shows gains from {100 * gain['detectable']:.1f} points on; it takes {_needed(gain)}.")
