@@ -144,7 +144,7 @@ def test_gain_over_a_rival_is_paired(tmp_path):
 def test_a_rival_that_was_sampled_too_little_is_warned_of(tmp_path):
     """Eight samples for two attempts are enough, four are not, and one temperature never is."""
     rivals = read_rivals([f"few={rival(tmp_path / 'f')}", f"enough={rival(tmp_path / 'e', samples=8)}"])
-    one = read_rivals([f"one={write(tmp_path / 'o', evaluate(FakePlayer(always), PROBLEMS, name='twelve', attempts=(1,), samples=28, temperatures=(0.5, 1.0)))}"])
+    one = read_rivals([f"one={write(tmp_path / 'o', evaluate(FakePlayer(always), PROBLEMS, name='twelve', attempts=(1,), samples=4, temperatures=(0.5, 1.0)))}"])
     assert [w for w in evaluation(samples=0, rivals=one).warnings if "rival" in w] == [
         "twelve, rival one: its pass@k stops at k = 1: evaluate it with --attempts up to 2, and with as many samples or more"
     ]
