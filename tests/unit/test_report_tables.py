@@ -10,6 +10,7 @@ from rich.console import Console
 from mulligan.evaluation import evaluate, read_rivals, write_evaluation
 from mulligan.report import (
     TextTable,
+    attempts_table,
     comparison_table,
     controls_table,
     equal_tokens_table,
@@ -46,23 +47,34 @@ def test_one_row_per_k(ten):
     a, g = ten.accuracy[2], ten.gain[2]
     assert second["accuracy"] == f"50.0 [{100 * a.low:.1f}, {100 * a.high:.1f}]"
     assert second["gain"] == f"+30.0 [{100 * g.low:+.1f}, {100 * g.high:+.1f}]".replace("+0.0,", "0.0,")
-    assert (second["p_k"], second["repeats"], second["missing"], second["cut"], second["tokens"]) == ("37.5", "0.0", "0.0", "0.0", "4")
+    assert second["repeats"].startswith("0.0 [0.0, ") and second["tokens"].startswith("4.4 [")
     assert table.rows[0][table.headers.index("repeats")] == "–"
     assert any("4 samples a problem at temperature 1.0" in note for note in table.notes)
     assert any(note.startswith("Warning: ten: 10 problems are few") for note in table.notes)
 
 
 def test_figures_read_back_give_the_same_table(ten):
-    assert evaluation_table(json.loads(json.dumps(ten.to_json()))) == evaluation_table(ten)
+    for table in (evaluation_table, attempts_table):
+        assert table(json.loads(json.dumps(ten.to_json()))) == table(ten)
+
+
+def test_one_row_per_attempt_with_intervals(ten):
+    """Of ten problems two are solved at once, of the eight left three, of the five left one."""
+    table = attempts_table(ten)
+    assert [row[0] for row in table.rows] == ["1", "2", "3"]
+    assert [row[1].split(" [")[0] for row in table.rows] == ["20.0", "37.5", "20.0"]
+    rate = ten.figures.conditional_success[2].interval
+    assert table.rows[1][1] == f"37.5 [{100 * rate.low:.1f}, {100 * rate.high:.1f}]"
+    assert table.rows[0][2] == "–", "nothing can be repeated yet"
+    assert all(cell.startswith("0.0 [0.0, ") for cell in table.rows[1][2:])
 
 
 def test_one_pass_and_missing_parts_are_said():
     result = evaluate(FakePlayer(script), PROBLEMS, name="ten", attempts=(1, 3), one_pass=True)
     table = evaluation_table(result)
     assert any(note.startswith("One pass") for note in table.notes)
-    assert [row[0] for row in table.rows] == ["1", "2", "3"]  # attempt 2 has rates, though k = 2 was not asked for
-    assert table.rows[1][1:4] == ("–", "–", "–")
-    assert table.rows[1][4] == "37.5"
+    assert [row[0] for row in table.rows] == ["1", "3"]
+    assert [row[0] for row in attempts_table(result).rows] == ["1", "2", "3"]  # attempt 2 has rates, though k = 2 was not asked for
 
 
 def test_rich_and_markdown_hold_every_cell(ten):
@@ -159,10 +171,10 @@ def full(tmp_path_factory):
 
 
 def test_all_tables_of_an_evaluation(full, ten):
-    assert [table.title for table in evaluation_tables(full)] == ["many (200 problems)", "at equal tokens", "controls", "beside"]
-    assert [table.title for table in evaluation_tables(ten)] == ["ten (10 problems)", "at equal tokens"]
+    assert [table.title for table in evaluation_tables(full)] == ["many (200 problems)", "attempt by attempt", "at equal tokens", "controls", "beside"]
+    assert [table.title for table in evaluation_tables(ten)] == ["ten (10 problems)", "attempt by attempt", "at equal tokens"]
     plain = evaluate(FakePlayer(script), PROBLEMS, name="ten", attempts=(1,))
-    assert [table.title for table in evaluation_tables(plain)] == ["ten (10 problems)"]
+    assert [table.title for table in evaluation_tables(plain)] == ["ten (10 problems)", "attempt by attempt"]
     assert evaluation_tables(json.loads(json.dumps(full.to_json()))) == evaluation_tables(full)
 
 

@@ -3,6 +3,7 @@
 from mulligan.report.summary import quickstart_sentences
 from mulligan.report.tables import (
     TextTable,
+    attempts_table,
     comparison_table,
     controls_table,
     equal_tokens_table,
@@ -13,6 +14,7 @@ from mulligan.report.tables import (
 
 __all__ = [
     "TextTable",
+    "attempts_table",
     "comparison_table",
     "controls_table",
     "equal_tokens_table",

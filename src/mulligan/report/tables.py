@@ -64,22 +64,32 @@ class TextTable:
 def evaluation_tables(evaluation: Figures) -> list[TextTable]:
     """All tables of an evaluation: the figures by number of attempts, then those of what was asked for beside them."""
     rest = (equal_tokens_table(evaluation), controls_table(evaluation), references_table(evaluation))
-    return [evaluation_table(evaluation), *(table for table in rest if table is not None)]
+    return [evaluation_table(evaluation), attempts_table(evaluation), *(table for table in rest if table is not None)]
 
 
 def evaluation_table(evaluation: Figures) -> TextTable:
-    """One row per number of attempts k. Accuracy, pass@k and gain with k allowed; p_k and the rates are of attempt k itself."""
+    """One row per number of attempts k: accuracy, pass@k, gain and tokens with k allowed, and the later answers that repeat an earlier wrong one."""
     table = as_figures(evaluation)
     accuracy, passed, gain = (intervals(table.get(key)) for key in ("accuracy", "pass_at_k", "gain"))
-    success, tokens = table.get("conditional_success") or {}, intervals(table.get("tokens_per_problem"))
-    by_attempt = {key: (table.get(key) or {}).get("by_attempt") or {} for key in ("repeat_rate", "no_answer", "truncated")}
-    rows = []
-    for k in sorted({*accuracy, *passed, *map(int, success)}):
-        rates = [_rate(by_attempt[key].get(str(k))) for key in ("repeat_rate", "no_answer", "truncated")]
-        used = f"{tokens[k].mean:,.0f}" if k in tokens else NOTHING
-        rows.append((str(k), percent(accuracy.get(k)), percent(passed.get(k)), points(gain.get(k)), _rate(success.get(str(k))), *rates, used))
-    headers = ("k", "accuracy", "pass@k", "gain", "p_k", "repeats", "missing", "cut", "tokens")
-    return TextTable(_title(table), headers, tuple(rows), _notes(table))
+    repeats, tokens = intervals((table.get("repeat_rate") or {}).get("by_budget")), intervals(table.get("tokens_per_problem"))
+    rows = [
+        (str(k), percent(accuracy.get(k)), percent(passed.get(k)), points(gain.get(k)), percent(repeats.get(k)), tenths(tokens.get(k)))
+        for k in sorted({*accuracy, *passed})
+    ]  # fmt: skip
+    return TextTable(_title(table), ("k", "accuracy", "pass@k", "gain", "repeats", "tokens"), tuple(rows), _notes(table))
+
+
+def attempts_table(evaluation: Figures) -> TextTable:
+    """One row per attempt t of the dialogues with the largest budget: what became of it."""
+    table = as_figures(evaluation)
+    by_attempt = [table.get("conditional_success") or {}, *((table.get(key) or {}).get("by_attempt") or {} for key in ("repeat_rate", "no_answer", "truncated"))]
+    rates = [intervals(rate) for rate in by_attempt]
+    rows = tuple((t, *(percent(rate.get(int(t))) for rate in rates)) for t in by_attempt[0])
+    note = (
+        "In percent, with 95 % intervals, out of the dialogues with the largest budget. success: once attempt t was reached. repeats: of an earlier wrong answer. "
+        "missing: no answer. cut: by a token cap."
+    )
+    return TextTable("attempt by attempt", ("t", "success", "repeats", "missing", "cut"), rows, (note,))
 
 
 def equal_tokens_table(evaluation: Figures) -> TextTable | None:
@@ -238,10 +248,6 @@ def _cell(interval: Interval | None, quantity: str) -> str:
     return points(interval) if quantity == "gain" else percent(interval)
 
 
-def _rate(rate: Mapping[str, Any] | None) -> str:
-    return NOTHING if not rate or rate["mean"] is None else f"{100 * rate['mean']:.1f}"
-
-
 def _title(table: Mapping[str, Any]) -> str:
     count = table.get("problems")
     return str(table.get("name", "")) + (f" ({count:,} problems)" if count is not None else "")
@@ -257,8 +263,8 @@ def _share(rate: Mapping[str, Any]) -> str:
 
 def _notes(table: Mapping[str, Any]) -> tuple[str, ...]:
     notes = [
-        "In percent, with 95 % intervals (bootstrap over problems). gain: accuracy - pass@k in points, paired. Of attempt k itself, out of the dialogues "
-        "with the largest budget: p_k (success once reached), repeats (of an earlier wrong answer), missing (no answer), cut (by a token cap). tokens: sampled per problem."
+        "In percent, with 95 % intervals (bootstrap over problems). gain: accuracy - pass@k in points, paired. repeats: later answers that repeat an earlier "
+        "wrong one, within k attempts. tokens: sampled per problem."
     ]
     if table.get("mode") == "one_pass":
         notes.append("One pass: one dialogue with the largest budget, counted up to attempt k; the model was not told k.")
