@@ -331,6 +331,10 @@ def test_repeats_within_the_trained_attempts_have_intervals_over_seeds(tmp_path)
     shown = experiment_table(evidence, "m", [])
     assert shown.rows[0][shown.headers.index("repeats")].startswith("60.0 [")
     assert "within 2 attempts." in shown.notes[0]
+    write_run(tmp_path / "elsewhere", protocol__feedback="verdict")
+    write_evaluated(tmp_path / "elsewhere", [evaluate(FakePlayer(lambda i, k, g: ["c"]), [problem(i) for i in range(5)], name="other", attempts=(1, 2))], model="e")
+    beside = experiment_table(Evidence(read_arms([str(tmp_path / name) for name in ("m0", "m1", "m2", "elsewhere")])), "m", [])
+    assert "within 2 attempts." in beside.notes[0] and [row[beside.headers.index("repeats")][:4] for row in beside.rows] == ["60.0", "–"]
     one = Evidence(read_arms([str(tmp_path / "m1")]))
     assert one.repeats_within(one.head, "s")[2].mean == pytest.approx(24 / 40)
 

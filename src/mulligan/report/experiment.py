@@ -22,7 +22,8 @@ def experiment_table(evidence: Evidence, headline: str, rivals: Sequence[str]) -
     place = evidence.main or ""
     k = evidence.budget(arms[headline], place)
     controls = [name for name in ("history_blind", "random_verdict") if name in evidence.controls(arms[headline], place)]
-    within = {arm.label: evidence.repeats_within(arm, place).get(k) for arm in evidence.evaluated}
+    there = [arm for arm in evidence.evaluated if k in evidence.values(arm, ACCURACY, place)]
+    within = {arm.label: evidence.repeats_within(arm, place).get(k) for arm in there}
     all_within = bool(within) and all(within.values())  # not counted by evaluations of earlier versions
     rows = []
     for arm in evidence.arms:
