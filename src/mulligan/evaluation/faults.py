@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 from mulligan.evaluation.evaluation import Play
 from mulligan.evaluation.intervals import Interval
-from mulligan.evaluation.power import ASSUMED_DEVIATION, POINTS, Power, detectable_difference, problems_needed
+from mulligan.evaluation.power import Power, assumed_power, detectable_difference
 from mulligan.evaluation.samples import ENOUGH
 from mulligan.evaluation.values import ProblemValues
 from mulligan.types import Rollout
@@ -19,6 +20,15 @@ FEW = "problems are few"
 
 NOT_HELD_OUT = "not held out"
 """How every warning of a set that shares problems with training ends."""
+
+
+def trained_on(warnings: Sequence[str]) -> str | None:
+    """What the warnings of several evaluations of one set say of problems that were trained on, as one: `SET: 3 to 7 of 100 problems ...`."""
+    counts = {int(match[1]): text for text in warnings if text.endswith(NOT_HELD_OUT) and (match := re.search(r": (\d+) of \d+ problems", text))}
+    if not counts:
+        return None
+    fewest, most = min(counts), max(counts)
+    return counts[most] if fewest == most else counts[most].replace(f": {most} of", f": {fewest} to {most} of")
 
 
 def count_faults(plays: Sequence[Play]) -> dict[str, dict[str, int]]:
@@ -44,10 +54,10 @@ def size_warnings(name: str, accuracy: Mapping[int, Interval], power: Power | No
     interval = accuracy[widest]
     if interval.n >= SMALL_SET:
         return []
-    deviation = power.deviation if power else ASSUMED_DEVIATION
-    detectable = detectable_difference(deviation, interval.n)
+    spread = power or assumed_power(interval.n)
+    detectable = detectable_difference(spread.deviation, interval.n)
     basis = "by the spread measured here" if power else "if a quarter of them ends differently"
-    needed = ", ".join(f"{points} points take {problems_needed(deviation, points / 100):,} problems" for points in POINTS)
+    needed = ", ".join(f"{points} points take {problems:,} problems" for points, problems in spread.problems_for.items())
     return [
         f"{name}: {interval.n} {FEW}: the 95 % interval at k = {widest} is {100 * interval.width:.0f} points wide; with 80 % power they show "
         f"paired differences from {100 * detectable:.0f} points on ({basis}): {needed}; use {SMALL_SET} problems or more"

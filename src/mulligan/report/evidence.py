@@ -6,8 +6,6 @@ disagree. Over several seeds or sets they are made from values.parquet (`evaluat
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -35,10 +33,11 @@ from mulligan.evaluation.comparison import (
     shared_problems,
 )
 from mulligan.evaluation.controls import FALSE_WRONG_COUNTS
-from mulligan.evaluation.faults import NOT_HELD_OUT
+from mulligan.evaluation.faults import trained_on
 from mulligan.evaluation.power import power_of
 from mulligan.evaluation.samples import TALLIED, Tally, fold_of, key_of
 from mulligan.evaluation.tokens import EqualTokens, equal_tokens_of_seeds
+from mulligan.report.joining import hulls, over_seeds, over_tables, without_bounds
 from mulligan.report.tables import intervals
 from mulligan.tasks.builtin.strategies import BEST, BLIND, INDEPENDENT
 
@@ -183,7 +182,7 @@ class Evidence:
             tables = [{label: intervals(figures.get("gain")) for label, figures in (m.problem_sets[place].get("rivals") or {}).items()} for m in arm.members]
             for label in tables[0]:
                 if all(label in table for table in tables):
-                    found.setdefault(label, _hulls([table[label] for table in tables]))
+                    found.setdefault(label, hulls([table[label] for table in tables]))
         accuracy, known = self.values(arm, ACCURACY, place), self.ceilings(place)
         for ceiling, label in SAMPLERS.items():
             best = known.get(ceiling, {})
@@ -251,13 +250,8 @@ class Evidence:
         trained on the same source (evaluations of earlier versions do not say it)."""
         sources = {m.run.recipe.problems.train for m in arm.members if m.run}
         members = [m for other in self.evaluated for m in other.members if other is arm or (m.run and m.run.recipe.problems.train in sources)]
-        found = []
-        for name in self._names(place):
-            texts = {text for m in members for text in m.problem_sets.get(name, {}).get("warnings") or () if text.endswith(NOT_HELD_OUT)}
-            counts = sorted({int(match[1]) for text in texts if (match := re.search(r": (\d+) of \d+ problems", text))})
-            if counts:
-                found.append(re.sub(r": \d+ of", f": {counts[0]} to {counts[-1]} of" if len(counts) > 1 else f": {counts[0]} of", min(texts)) + ".")
-        return found
+        said = [[text for m in members for text in m.problem_sets.get(name, {}).get("warnings") or ()] for name in self._names(place)]
+        return [f"{text}." for texts in said if (text := trained_on(texts))]
 
     def rates(self, arm: Arm, place: str, name: str) -> ByK:
         """A rate of `RATES` by number of the attempt, from the dialogues with the largest budget; an attempt that none made has none."""
@@ -292,7 +286,7 @@ class Evidence:
         known = [one for one in of_sets if one]
         if len(known) < len(of_sets) or not known:
             return None
-        return known[0] if len(known) == 1 else _without_bounds(known)
+        return known[0] if len(known) == 1 else without_bounds(known)
 
     def false_wrong(self, arm: Arm, place: str, name: str) -> Interval | None:
         """A rate of `FALSE_WRONG_COUNTS` on one problem set: over seeds x problems, else (evaluations of earlier versions) with the lowest and the
@@ -493,14 +487,6 @@ def budget_among(measured: Collection[int], trained: int | None) -> int:
     return trained if trained in measured and trained is not None and trained != 1 else max(measured, default=1)
 
 
-def over_seeds(found: Sequence[Interval]) -> Interval | None:
-    """Of one seed its interval; of several their mean, with the lowest and the highest in the interval's place. None of none."""
-    if len(found) < 2:
-        return found[0] if found else None
-    values = [one.mean for one in found]
-    return Interval(sum(values) / len(values), min(values), max(values), found[0].n)
-
-
 def _aligned(sides: Sequence[tuple[Arm, Measure]], names: Sequence[str], ks: Sequence[int]) -> list[list[Floats]] | None:
     """`comparison.aligned`; None where no problem is left: such a figure is empty, which the report's warnings say why."""
     try:
@@ -509,23 +495,6 @@ def _aligned(sides: Sequence[tuple[Arm, Measure]], names: Sequence[str], ks: Seq
         return None
 
 
-def _hulls(seeds: Sequence[ByK]) -> ByK:
-    """By k: the mean over seeds, from the lowest lower bound to the highest upper one."""
-    shared = sorted(set.intersection(*(set(by_k) for by_k in seeds)))
-    return {k: Interval(sum(s[k].mean for s in seeds) / len(seeds), min(s[k].low for s in seeds), max(s[k].high for s in seeds), seeds[0][k].n) for k in shared}
-
-
 def strongest(rivals: Mapping[str, Interval]) -> str | None:
     """The label of the rival over whose pass@k least is gained; None without rivals."""
     return min(rivals, key=lambda label: rivals[label].mean, default=None)
-
-
-def over_tables(found: Sequence[Mapping[str, Any] | None]) -> Interval | None:
-    """`over_seeds` of intervals as they stand in eval.json; those without a mean take no part."""
-    return over_seeds([Interval.from_json(table) for table in found if table and table.get("mean") is not None])
-
-
-def _without_bounds(found: Sequence[Interval]) -> Interval:
-    """The mean over problem sets of figures of which no joint interval is known."""
-    mean = sum(one.mean for one in found) / len(found)
-    return Interval(mean, math.nan, math.nan, sum(one.n for one in found))

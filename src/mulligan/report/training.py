@@ -13,7 +13,8 @@ from mulligan.evaluation import Interval
 from mulligan.evaluation.arms import Arm, evaluations_on_the_way
 from mulligan.evaluation.comparison import ACCURACY
 from mulligan.report.chart import Chart, Curve, Panel, Unit
-from mulligan.report.evidence import Evidence, over_seeds
+from mulligan.report.evidence import Evidence
+from mulligan.report.joining import over_seeds
 from mulligan.report.sections import Section
 from mulligan.report.tables import NOTHING, TextTable, intervals
 from mulligan.runlog import RunFolder, recipe_differences
