@@ -140,7 +140,7 @@ def full_evaluation(folder: Path, *, seed: int = 0, sets: Sequence[str] = ("one"
         "no_answer": {"overall": {"count": 5, "total": 50, **interval(0.05)}, "by_attempt": by_attempt},
         "truncated": {"overall": {"count": 0, "total": 50, **interval(0.0, 0.0)}, "by_attempt": {}},
         "attempts_used": {str(k): interval(1 + 0.3 * k) for k in ks},
-        "tokens_per_solved": {str(k): 20.0 for k in ks},
+        "tokens_per_solved": {str(k): interval(20.0) for k in ks},
         "equal_tokens": {str(k): {"tokens": 10.0 * k, "samples": 2.5 * k, "pass": interval(0.45), "gain": interval(0.1)} for k in ks},
         "ceilings": {"best possible": {str(k): min(1.0, 0.4 + 0.2 * (k - 1)) for k in ks}, "best independent sampling": {str(k): 0.5 for k in ks}},
         "controls": {

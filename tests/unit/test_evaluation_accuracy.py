@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mulligan.errors import ConfigError, DataError, GraderError, RunError
-from mulligan.evaluation import compare_accuracy, evaluate, num_dialogues, parse_attempts, read_evaluation, write_evaluation
+from mulligan.evaluation import Interval, compare_accuracy, evaluate, num_dialogues, parse_attempts, read_evaluation, write_evaluation
 from mulligan.evaluation.attempts import normalise_answer, repeats_of
 from mulligan.sampling import SamplingParams
 from mulligan.types import Problem
@@ -129,7 +129,8 @@ def test_conditional_success_tokens_and_attempts_used():
     assert success[2].interval.n == 8
     # tokens by dialogue: solved at 1: 2, at 2: 2 + 3, at 3 or never: 2 + 3 + 4
     assert result.tokens_per_problem[3].mean == pytest.approx((2 * 2 + 3 * 5 + 5 * 9) / 10)
-    assert result.tokens_per_solved[3] == pytest.approx((2 * 2 + 3 * 5 + 5 * 9) / 6)
+    assert (solved := result.tokens_per_solved[3]) and solved.mean == pytest.approx((2 * 2 + 3 * 5 + 5 * 9) / 6)
+    assert solved.low < 8 and 14 < solved.high < 40  # of ten problems: those unsolved cost too, unlike in a mean over the solved
     assert result.attempts_used[3].mean == pytest.approx((2 * 1 + 3 * 2 + 5 * 3) / 10)
 
 
@@ -139,6 +140,10 @@ def test_an_attempt_that_nobody_reached_has_no_rate():
     assert table == {"solved": 0, "reached": 0, "mean": None, "low": None, "high": None, "n": 0}
     none = evaluate(FakePlayer(lambda i, k, g: ["w"] * k), PROBLEMS, name="hard", attempts=(1,))
     assert none.tokens_per_solved == {1: None}
+    seldom = evaluate(FakePlayer(lambda i, k, g: ["c"] if i == 0 else ["w"] * k), PROBLEMS, name="seldom", attempts=(1,))
+    one = seldom.to_json()["tokens_per_solved"]["1"]
+    assert one["mean"] == pytest.approx(20) and one["low"] < 10 and one["high"] is None  # a resample may have none solved
+    assert Interval.from_json(one).high == math.inf
 
 
 def test_repeats_are_counted_within_each_budget():

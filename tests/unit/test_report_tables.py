@@ -93,7 +93,9 @@ def test_rich_and_markdown_hold_every_cell(ten):
 def test_tokens_per_solved_problem_are_told_and_the_gain_over_the_best_sampler(ten):
     table = {**ten.to_json(), "ceilings": {"best possible": {"2": 0.9}, "best independent sampling": {"2": 0.4}, "best fixed list of answers": {"2": 0.3}, "best sampling blind to the question": {"2": 0.2}}}
     (note,) = [n for n in evaluation_table(table).notes if n.startswith("Tokens per solved problem: ")]
-    assert note.count("(k = ") == sum(v is not None for v in ten.tokens_per_solved.values()) > 0
+    assert note.count("(k = ") == note.count(" [") == sum(v is not None for v in ten.tokens_per_solved.values()) > 0
+    earlier = {**table, "tokens_per_solved": {"1": 6.5, "2": None}}  # of before there were intervals
+    assert "Tokens per solved problem: 6.5 (k = 1)." in evaluation_table(earlier).notes
     rows = references_table(table).rows
     at = [row[0] for row in rows].index("best independent sampling")
     assert rows[at + 1][0] == "gain over it (points)" and rows[at + 1][1] == "–"

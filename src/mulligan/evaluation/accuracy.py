@@ -14,6 +14,7 @@ import numpy as np
 
 from mulligan.errors import ConfigError, DataError, GraderError
 from mulligan.evaluation.attempts import ANSWERED_AGAIN, REPEATED, attempt_figures, rate_of, repeat_counts
+from mulligan.evaluation.compare import ratios
 from mulligan.evaluation.controls import COMPARED, FALSE_WRONG, budgets_played, control_faults, control_figures, curves_of, false_wrong
 from mulligan.evaluation.evaluation import Evaluation, Play
 from mulligan.evaluation.faults import count_faults, fault_warnings, rival_warnings, sample_warnings, size_warnings
@@ -209,11 +210,13 @@ def _best_temperature(sampled: SampleFigures | None, most: int) -> tuple[int, fl
     return (k, highest[0]) if len(highest) == 1 else None
 
 
-def _per_solved(tokens_P: Values, solved_P: Values) -> float | None:
+def _per_solved(tokens_P: Values, solved_P: Values) -> Interval | None:
     """Tokens of all graded problems for each that was solved; None where none was."""
     graded_P = ~np.isnan(solved_P)
-    count = solved_P[graded_P].sum()
-    return float(tokens_P[graded_P].sum() / count) if count else None
+    if not graded_P.any():
+        return None
+    tokens_SPC, solved_SPC = tokens_P[None, graded_P, None], solved_P[None, graded_P, None]
+    return ratios([tokens_SPC], [solved_SPC], bounds=None)[0]
 
 
 def compare_accuracy(a: Evaluation, b: Evaluation) -> dict[int, Interval]:

@@ -57,7 +57,8 @@ class Evaluation:
     """Of the later answers of the dialogues with budget k, those that repeat an earlier wrong one."""
     attempts_used: Mapping[int, Interval]
     tokens_per_problem: Mapping[int, Interval]
-    tokens_per_solved: Mapping[int, float | None]
+    tokens_per_solved: Mapping[int, Interval | None]
+    """Tokens of all graded problems for each that was solved."""
     equal_tokens: Mapping[int, EqualTokens]
     ceilings: Mapping[str, Mapping[int, float]]
     """label -> k -> exactly known value."""
@@ -147,7 +148,7 @@ class Evaluation:
             "truncated": {"overall": figures.truncated_overall.to_json(), "by_attempt": {str(t): r.to_json() for t, r in figures.truncated.items()}},
             "attempts_used": _intervals_json(self.attempts_used),
             "tokens_per_problem": _intervals_json(self.tokens_per_problem),
-            "tokens_per_solved": {str(k): value for k, value in self.tokens_per_solved.items()},
+            "tokens_per_solved": {str(k): value.to_json() if value else None for k, value in self.tokens_per_solved.items()},
             "tokens_per_sample": self.tokens_per_sample.to_json() if self.tokens_per_sample else None,
         }
 
@@ -169,5 +170,5 @@ class Evaluation:
         }
 
 
-def _intervals_json(intervals: Mapping[int, Interval]) -> dict[str, dict[str, float | int]]:
+def _intervals_json(intervals: Mapping[int, Interval]) -> dict[str, dict[str, float | int | None]]:
     return {str(k): interval.to_json() for k, interval in intervals.items()}

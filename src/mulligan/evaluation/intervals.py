@@ -13,6 +13,7 @@ problems solved or not makes it, 1 / n (or at the scale's end, if that is nearer
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -28,19 +29,19 @@ _CHUNK = 4_000_000  # draws made at once: 32 MB, whatever the number of problems
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """An estimate with its confidence bounds; `n` problems went into it."""
+    """An estimate with its confidence bounds, of which the upper may be infinite (null in JSON, which has no infinity); `n` problems went into it."""
 
     mean: float
     low: float
     high: float
     n: int
 
-    def to_json(self) -> dict[str, float | int]:
-        return {"mean": self.mean, "low": self.low, "high": self.high, "n": self.n}
+    def to_json(self) -> dict[str, float | int | None]:
+        return {"mean": self.mean, "low": self.low, "high": self.high if math.isfinite(self.high) else None, "n": self.n}
 
     @classmethod
     def from_json(cls, table: Mapping[str, Any]) -> Interval:
-        return cls(float(table["mean"]), float(table["low"]), float(table["high"]), int(table["n"]))
+        return cls(float(table["mean"]), float(table["low"]), math.inf if table["high"] is None else float(table["high"]), int(table["n"]))
 
     @classmethod
     def exact(cls, value: float) -> Interval:

@@ -11,7 +11,7 @@ from mulligan.evaluation.arms import Arm
 from mulligan.evaluation.comparison import ACCURACY, GAIN, OVER_ALL, PASS, TOKENS, Measure
 from mulligan.report.chart import Chart, Curve, Panel
 from mulligan.report.evidence import SAMPLERS, Evidence, budget_among, strongest, whose_list
-from mulligan.report.tables import NOTHING, TextTable, number, percent, plain, points, tenths
+from mulligan.report.tables import NOTHING, TextTable, number, per_solved, percent, plain, points, tenths
 from mulligan.tasks.builtin.strategies import BEST, LIST
 
 MANY_ARMS = 3
@@ -376,9 +376,9 @@ def _attempts_row(evidence: Evidence, arm: Arm, place: str) -> tuple[str, ...] |
         return None
     k = max(used)
     rates = [percent(evidence.overall_rate(arm, place, key)) for key in ("repeat_rate", "no_answer", "truncated")]
-    per_solved = evidence.tokens_per_solved(arm, place).get(k)
-    solved = number(per_solved) if per_solved else _plain(_mean([t.get(str(k)) for t in evidence.table(arm, place, "tokens_per_solved")]))
-    return (place, arm.label, str(k), number(used[k]), *rates, tenths(evidence.values(arm, TOKENS, place).get(k)), solved)
+    joined = evidence.tokens_per_solved(arm, place).get(k)
+    single = [found[k].mean for t in evidence.table(arm, place, "tokens_per_solved") if k in (found := per_solved(t))]
+    return (place, arm.label, str(k), number(used[k]), *rates, tenths(evidence.values(arm, TOKENS, place).get(k)), number(joined) if joined else _plain(_mean(single)))
 
 
 # ------------------------------------------------------------------------------------------------------------------ power

@@ -191,6 +191,12 @@ def intervals(table: Mapping[str, Any] | None) -> dict[int, Interval]:
     return {int(k): Interval.from_json(v) for k, v in (table or {}).items() if v and v["mean"] is not None}
 
 
+def per_solved(table: Mapping[str, Any] | None) -> dict[int, Interval]:
+    """Tokens for each solved problem, by k, out of their JSON form; earlier evaluations hold them without an interval, which is NaN then."""
+    known = {int(k): value for k, value in (table or {}).items() if value is not None}
+    return {k: Interval(value, math.nan, math.nan, 0) if isinstance(value, float) else Interval.from_json(value) for k, value in known.items()}
+
+
 def percent(interval: Interval | None) -> str:
     """`45.2 [41.0, 49.3]`, in percent."""
     if interval is None:
@@ -273,8 +279,9 @@ def _notes(table: Mapping[str, Any]) -> tuple[str, ...]:
         notes.append(f"Trained with up to {trained} attempts: k = {', '.join(beyond)} is beyond training.")
     if table.get("pass_at_k"):
         notes.append(f"pass@k from {table.get('samples')} samples a problem at {_temperatures(table)}; dialogues at {table.get('temperature')}.")
-    if known := {k: value for k, value in (table.get("tokens_per_solved") or {}).items() if value is not None}:
-        notes.append(f"Tokens per solved problem: {', '.join(f'{plain(value)} (k = {k})' for k, value in known.items())}.")
+    if known := per_solved(table.get("tokens_per_solved")):
+        each = {k: plain(value.mean) if math.isnan(value.low) else number(value) for k, value in known.items()}
+        notes.append(f"Tokens per solved problem: {', '.join(f'{text} (k = {k})' for k, text in each.items())}.")
     first, last = table.get("rise") or (1, 1)
     if power := table.get("power"):
         notes.append(
