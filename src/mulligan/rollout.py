@@ -33,6 +33,14 @@ class Slot:
     key: int
 
 
+def require_unbroken(groups: Sequence[Group], step: int) -> None:
+    """Raises RunError if every dialogue broke: that is the recipe's fault, or a grader's, not a dialogue's."""
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    if rollouts and all(rollout.error for rollout in rollouts):
+        raise RunError(f"every dialogue of step {step} broke, the first with: {rollouts[0].error}")
+
+
+
 class Player:
     """Plays problems with one sampler under one protocol."""
 
@@ -71,14 +79,13 @@ class Player:
         Raises:
             ConfigError: an unknown condition, or one that needs donors without any.
             ContextOverflow: a prompt leaves no room for an answer.
-            RunError: every dialogue broke (one that breaks alone comes back with `error` set).
+
+        A dialogue that breaks comes back with `error` set; that all of them broke is for the caller to refuse (`require_unbroken`), who knows what all are.
         """
         params = params or SamplingParams()
         opener = open_dialogue or (lambda problem, key: self.sampler.open(key=key, params=params))
         slots = self._slots(problems, f"{stage}:{seed}", step, group_size, budget)
         rollouts = asyncio.run(self._play_all(slots, opener, step, Condition(condition, self.protocol, donors), on_done))
-        if rollouts and all(r.error for r in rollouts):
-            raise RunError(f"every dialogue of step {step} broke, the first with: {rollouts[0].error}")
         return [Group(p, tuple(rollouts[i * group_size : (i + 1) * group_size])) for i, p in enumerate(problems)]
 
     def _slots(self, problems: Sequence[Problem], seed: str, step: int, group_size: int, budget: int | None) -> list[Slot]:

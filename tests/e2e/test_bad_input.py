@@ -237,6 +237,7 @@ def test_evaluating_with_no_attempts(run: Callable[..., Result]) -> None:
 @pytest.mark.parametrize(
     ("options", "fault"),
     [
+        (["--top-p", "0"], "--top-p 0: give a probability above 0, and 1 for the whole distribution"),
         (["--temperatures", "0.6,warm"], "--temperatures 0.6,warm: write numbers with commas, e.g. 0.6,0.8,1.0,1.2"),
         (["--temperatures", "0,1"], "--temperatures 0,1: greedy samples are all alike and say nothing of pass@k; give temperatures above 0"),
         (["--controls", "history_blnd"], "--controls: 'history_blnd' is not known; did you mean 'history_blind'?"),

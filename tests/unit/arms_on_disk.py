@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from numpy.typing import ArrayLike
 
 from mulligan.config import parse_recipe
-from mulligan.evaluation import bootstrap_mean, paired_difference
+from mulligan.evaluation import bootstrap_mean
+from mulligan.evaluation.values import difference_of
 from mulligan.runlog import RunFolder
 
 Quantities = Mapping[str, Mapping[int, ArrayLike]]
@@ -61,7 +62,7 @@ def set_figures(name: str, quantities: Quantities) -> dict[str, Any]:
         "set_aside": 0,
         "accuracy": {str(k): mean(v) for k, v in solved.items()},
         "pass_at_k": {str(k): mean(v) for k, v in passed.items()},
-        "gain": {str(k): paired_difference(solved[k], passed[k]).to_json() for k in solved if k in passed},
+        "gain": {str(k): difference.to_json() for k in solved if k in passed and (difference := difference_of(solved[k], passed[k]))},
         "tokens_per_problem": {str(k): mean(v, None) for k, v in tokens.items()},
         "warnings": [],
     }

@@ -70,6 +70,24 @@ def test_models_that_seeds_began_from_may_be_seeds_themselves(tmp_path):
     assert [len(arm.members) for arm in arms] == [2, 1]
 
 
+@pytest.mark.parametrize(("names", "label"), [(("m-seed1", "m-seed10"), "m"), (("m-seed10", "m-seed11"), "m"), (("m7b-1", "m7b-2"), "m7b"), (("size20", "size21"), "size")])
+def test_a_label_ends_in_no_part_of_a_number(tmp_path, names, label):
+    for seed, name in enumerate(names):
+        write_run(tmp_path / name, seed=seed)
+        write_evaluation(tmp_path / name, arm_data(seed))
+    (arm,) = read_arms([str(tmp_path / name) for name in names])
+    assert arm.label == label
+
+
+def test_a_graders_deadline_makes_another_evaluation(tmp_path):
+    """What overruns it is wrong, or cannot be graded."""
+    for seed, deadline in enumerate((1.0, 9.0)):
+        write_run(tmp_path / f"m{seed}", seed=seed, grader__deadline=deadline)
+        write_evaluation(tmp_path / f"m{seed}", arm_data(seed))
+    a, b = read_arms([str(tmp_path / "m0"), str(tmp_path / "m1")])
+    assert any("were not played alike (grader.deadline: 1.0 and 9.0)" in text for text in comparison_warnings([a, b]))
+
+
 def test_labels_join_and_name(runs):
     joined = read_arms([f"mine={runs / 'multi-seed0'},{runs / 'multi-seed1'}", f"base={runs / 'single'}"])
     assert [(arm.label, len(arm.members)) for arm in joined] == [("mine", 2), ("base", 1)]
@@ -96,7 +114,11 @@ def test_what_is_wrong_with_arguments_is_said(runs, tmp_path):
         read_arms([f"x={runs / 'single'}", f"x={runs / 'multi-seed0'}"])
     with pytest.raises(ConfigError, match="write LABEL=FOLDER"):
         read_arms(["x="])
-    write_run(tmp_path / "bare")
+    bare = write_run(tmp_path / "bare")
+    with pytest.raises(RunError, match=r"was not evaluated: its training was stopped, go on with it by mulligan train RECIPE --out .*bare --resume"):
+        read_arms([str(tmp_path / "bare")])
+    bare.model.mkdir()
+    (bare.model / "config.json").write_text("{}")
     with pytest.raises(RunError, match=r"was not evaluated: run mulligan eval .*bare --out .*bare/eval"):
         read_arms([str(tmp_path / "bare")])
     assert read_arms([str(tmp_path / "bare")], need_evaluation=False)[0].problem_sets == []

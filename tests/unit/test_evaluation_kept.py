@@ -7,6 +7,7 @@ import pytest
 from fake_dialogues import FakePlayer, problem
 
 from mulligan.config import parse_recipe
+from mulligan.errors import RunError
 from mulligan.evaluation import KeptPlays, dialogue_table, evaluate
 from mulligan.evaluation.kept import UNFINISHED
 from mulligan.types import Group, Verdict
@@ -130,6 +131,40 @@ def test_many_dialogues_are_kept_in_pieces(tmp_path):
     assert [(c["group_size"], len(c["donors"])) for c in player.calls] == [(4, 0), (4, 0)]
     assert result.to_json() == whole.to_json()
     assert dialogue_table(result).equals(dialogue_table(whole))
+
+
+def test_a_piece_of_which_every_dialogue_broke_ends_no_evaluation(tmp_path):
+    """Seventeen problems are a piece of sixteen and one of one, whose dialogue breaks; that they all break does end it."""
+    problems = [problem(i) for i in range(17)]
+    one = {"problems": problems, "controls": (), "samples": 0, "attempts": (2,)}
+
+    class Broken(ByProblem):
+        def play(self, problems, **call):
+            return [Group(g.problem, tuple(dataclasses.replace(r, error="feedback: KeyError") for r in g.rollouts)) if g.problem.id in self.broken else g for g in super().play(problems, **call)]
+
+    player = Broken()
+    player.broken = {"p16"}
+    assert play(kept(player, tmp_path, **ONE_ROW), **one).errors == {"2": 1, "samples": 0}
+    assert [len(c["donors"]) for c in player.calls] == [0, 0]
+    player.broken = {p.id for p in problems}
+    with pytest.raises(RunError, match="every dialogue of step 2 broke, the first with: feedback: KeyError"):
+        play(kept(player, tmp_path / "all", **ONE_ROW), **one)
+
+
+def test_controls_that_borrow_are_played_again_if_what_can_be_borrowed_differs(tmp_path):
+    """A grader that fails at first, and not when the evaluation goes on: `other_history` had one dialogue less to show."""
+
+    class Failing(FakePlayer):
+        def play(self, problems, **call):
+            groups = super().play(problems, **call)
+            broken = dataclasses.replace(groups[0].rollouts[0], error="grader")
+            return [Group(groups[0].problem, (broken,)), *groups[1:]] if call["condition"] == "normal" and call["budget"] == 3 else groups
+
+    borrowing = {"controls": ("other_history",), "samples": 0, "attempts": (1, 3)}
+    play(kept(Failing(script), tmp_path), **borrowing)
+    player = FakePlayer(script)
+    play(kept(player, tmp_path), **borrowing)
+    assert [(c["condition"], c["budget"]) for c in player.calls] == [("normal", 3), ("other_history", 1), ("other_history", 3)]
 
 
 def test_problems_that_occur_twice_are_played_together(tmp_path):

@@ -146,3 +146,11 @@ def test_a_grid_of_temperatures_that_may_be_too_small_is_warned_of():
     assert "hottest" not in tie  # nothing is solved at either, and ties go to the one nearest 1
     without = evaluate(FakePlayer(lambda i, k, g: ["c"]), PROBLEMS, name="x", attempts=(1, 2), temperatures=(0.8,)).warnings
     assert not any("temperature" in text for text in without)
+
+
+def test_samples_of_which_none_could_be_graded_are_said_to_be_so():
+    """And not that more should be drawn."""
+    player = FakePlayer(lambda i, k, g: ["u"] if player.calls[-1]["group_size"] > 1 else ["w"] * (i % 3) + ["c"] if i % 3 < k else ["w"] * k)
+    result = evaluate(player, [problem(i) for i in range(12)], name="t", attempts=(1, 2), samples=8)
+    assert result.gain == {} and not any("equal tokens" in text for text in result.warnings)
+    assert "t: none of the samples could be graded, so that nothing is said of drawing again; check the grader and its deadline" in result.warnings

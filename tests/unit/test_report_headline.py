@@ -19,7 +19,7 @@ def iv(mean, half=0.04, n=200):
 def findings(**changes):
     base = {
         "label": "multi", "place": "one", "start": 1, "k": 5, "first": iv(0.4), "last": iv(0.7), "rise": iv(0.3), "passed": iv(0.5), "gain": iv(0.2),
-        "rivals": {"single": iv(0.1), "untrained": iv(0.12)}, "strongest": "single", "unsampled": (), "again": (), "given": (), "sampled_to": 5, "named": False, "blind": iv(-0.2), "kept": iv(0.3),
+        "rivals": {"single": iv(0.1), "untrained": iv(0.12)}, "strongest": "single", "unsampled": (), "again": (), "given": (), "sampled_to": 5, "sampled": True, "named": False, "blind": iv(-0.2), "kept": iv(0.3),
         "played": ("history_blind", "other_history", "verdict_hidden"), "others": iv(-0.2), "counted": iv(0.3), "counted_gain": iv(-0.1), "untold": iv(0.3), "listed": None,
     }  # fmt: skip
     return Findings(**(base | changes))
@@ -39,13 +39,16 @@ def findings(**changes):
         ({"blind": None}, "The model gains more than by drawing again", "partly"),
         ({"blind": iv(-0.01)}, "not clearly by reading its failures", "partly"),
         ({"kept": iv(0.9)}, "mostly by a retry schedule", "partly"),
-        ({"kept": iv(0.53)}, "The model learns from its failures", "yes"),
+        ({"kept": iv(0.53)}, "not clearly by reading its failures", "partly"),
+        ({"kept": iv(0.3, 0.25)}, "not clearly by reading its failures", "partly"),
+        ({"kept": iv(0.3, 0.15)}, "The model learns from its failures", "yes"),
         ({"others": iv(-0.03), "counted": iv(0.95, 0.3), "counted_gain": iv(0.05)}, "with another problem's it does as well", "partly"),
         ({"counted": iv(0.7), "counted_gain": iv(0.1)}, "mostly by counting its failures", "partly"),
         ({"counted": iv(0.7), "counted_gain": None}, "mostly by counting its failures", "partly"),
         ({"counted": iv(0.7), "counted_gain": iv(0.01)}, "The model learns from its failures", "yes"),  # counting brings no more than drawing again does
         ({"counted": iv(0.7), "counted_gain": iv(0.06)}, "The model learns from its failures", "yes"),  # and here less than half of what is gained over that
-        ({"counted": iv(0.52), "counted_gain": None}, "The model learns from its failures", "yes"),
+        ({"counted": iv(0.52), "counted_gain": None}, "mostly by counting its failures", "partly"),
+        ({"counted": iv(0.48), "counted_gain": None}, "The model learns from its failures", "yes"),
         ({"counted": None, "untold": iv(0.9)}, "The model learns from its failures", "yes"),
         ({"rivals": {}}, "no other model was compared", "partly"),
         ({"listed": iv(0.03)}, "is not clearly better than a fixed list of answers", "partly"),
@@ -365,7 +368,7 @@ def test_a_run_that_was_not_evaluated(tmp_path):
     headline = make_headline(Evidence(read_arms([str(tmp_path / "r")], need_evaluation=False)))
     assert headline.verdict == "r was not evaluated"
     assert "+0.06 over the first 2 of 20 steps and +0.78 over the last 2" in headline.sentences[1]
-    assert "mulligan eval" in headline.caveats[0]
+    assert headline.caveats[0] == f"Its training was stopped, go on with it by mulligan train RECIPE --out {tmp_path / 'r'} --resume."
 
 
 def test_over_seeds_and_sets(tmp_path):

@@ -78,12 +78,12 @@ def test_what_is_not_json_is_refused(value):
         build(data=value)
 
 
-@pytest.mark.parametrize("name", ["page.js", "view_data.js", "view_list.js", "view_dialogue.js", "view_tokens.js", "view.js"])
+@pytest.mark.parametrize("name", ["page.js", "view_data.js", "view_list.js", "view_dialogue.js", "view_tokens.js", "view.js", "charts.js", "report.js"])
 def test_scripts_make_no_markup_from_strings(name):
     """A second look, beside Trusted Types: nothing in the sources even tries."""
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|DOMParser|createContextualFragment|\bimport\(|fetch\(|XMLHttpRequest", asset(name))
 
 
-@pytest.mark.parametrize("name", ["page.css", "view.css", "view.html"])
+@pytest.mark.parametrize("name", ["page.css", "view.css", "view.html", "report.css"])
 def test_nothing_is_named_that_would_be_loaded(name):
     assert not re.search(r"url\(|@import|https?:|src=|href=|style=| on\w+=", asset(name))

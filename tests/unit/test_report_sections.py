@@ -14,7 +14,7 @@ from mulligan.errors import ConfigError, RunError
 from mulligan.evaluation import evaluate
 from mulligan.evaluation.arms import read_arms
 from mulligan.evaluation.attempts import RATES
-from mulligan.evaluation.comparison import ACCURACY
+from mulligan.evaluation.comparison import ACCURACY, GAIN, PASS
 from mulligan.evaluation.power import detectable_difference
 from mulligan.evaluation.results import write_evaluation as write_evaluated
 from mulligan.evaluation.values import read_values
@@ -406,7 +406,45 @@ def test_seeds_of_which_no_problem_was_graded_in_both_still_make_a_report(tmp_pa
     assert evidence.attempt_intervals and evidence.values(evidence.head, ACCURACY, "s") == {}
     assert evidence.overall_rate(evidence.head, "s", "repeat_rate") is None
     assert evidence.rise(evidence.head, "s", 3) is None
-    assert sections_of(tmp_path / "m0", tmp_path / "m1")
+    sections = sections_of(tmp_path / "m0", tmp_path / "m1")
+    assert sections["accuracy"].missing or not sections["accuracy"].charts
+
+
+def test_a_problem_that_is_not_known_for_one_k_takes_no_part_there_alone(tmp_path):
+    """As in a single seed's evaluation: where one of three samples could not be graded, pass@3 is not known, and pass@1 is."""
+    for seed in range(2):
+        write_run(tmp_path / f"m{seed}", seed=seed)
+        passed = {1: [0.5] * 20, 2: [0.75] * 10 + [None] * 10, 3: [1.0] * 5 + [None] * 15}
+        write_evaluation(tmp_path / f"m{seed}", {"s": {"solved": {k: [1, 0] * 10 for k in (1, 2, 3)}, "passed": passed}})
+    evidence = Evidence(read_arms([str(tmp_path / "m0"), str(tmp_path / "m1")]))
+    assert {k: (v.mean, v.n) for k, v in evidence.values(evidence.head, PASS, "s").items()} == {1: (0.5, 20), 2: (0.75, 10), 3: (1.0, 5)}
+    assert {k: (v.mean, v.n) for k, v in evidence.values(evidence.head, GAIN, "s").items()} == {1: (0.0, 20), 2: (-0.25, 10), 3: (pytest.approx(-0.4), 5)}
+
+
+def test_a_seed_that_was_stopped_is_left_out_and_named(tmp_path):
+    for seed in range(3):
+        write_run(tmp_path / f"m{seed}", seed=seed, metrics=training(4))
+    for seed in range(2):
+        full_evaluation(tmp_path / f"m{seed}", seed=seed)
+    folders = [str(tmp_path / f"m{seed}") for seed in range(3)]
+    evidence = Evidence(read_arms(folders, need_evaluation=False), str(tmp_path / "m2"))
+    assert evidence.head is evidence.baseline and len(evidence.head.members) == 2
+    report = write_report(read_arms(folders, need_evaluation=False), tmp_path / "report.html", tmp_path / "report")
+    assert "not evaluated" not in report.headline.verdict and "in common" not in report.headline.verdict
+    (said,) = [text for text in page_data((tmp_path / "report.html").read_text(encoding="utf-8"))["warnings"] if "m2" in text]
+    assert said.startswith(f"m: {tmp_path / 'm2'} was not evaluated, and takes no part in its figures: its training was stopped")
+    assert len({row[-1] for s in sections_of(*folders).values() for t in s.tables if t.title == "Runs" for row in t.rows}) == 3, "its training is shown"
+
+
+def test_power_against_a_rival_pairs_no_seeds_that_are_not_known(tmp_path):
+    """Evaluations of models without a run have the evaluation's seed alone, which is the same for all of them."""
+    for name in ("ha", "hb", "ra", "rb"):
+        values = {"solved": {1: [0, 1] * 20, 2: [1, 1] * 20}, "passed": {1: [0.5] * 40, 2: np.linspace(0, 1, 40)}}
+        write_evaluation(tmp_path / name, {"s": values})
+    several = Evidence(read_arms([f"h={tmp_path / 'ha'},{tmp_path / 'hb'}", f"r={tmp_path / 'ra'},{tmp_path / 'rb'}"]))
+    assert several.power_against(several.arms[0], several.arms[1], "s") == []
+    single = Evidence(read_arms([f"h={tmp_path / 'ha'}", f"r={tmp_path / 'ra'}"]))
+    assert len(single.power_against(single.arms[0], single.arms[1], "s")) == 1
 
 
 def test_one_dialogue_counted_up_to_k_is_not_called_an_evaluation_of_its_own(tmp_path):

@@ -190,6 +190,8 @@ def test_the_notes_say_how_and_what_it_can_show(full):
     of_gain = f"Power of the gain: by the spread between accuracy and pass@2 here, this set shows gains from {100 * gain.detectable:.1f} points on; it takes {gain.problems_for[3]:,} for 3 points and {gain.problems_for[5]:,} for 5 points."
     assert any(n.startswith("Power: by the spread between 1 and 2 attempts here") and n.endswith(expected) for n in notes)
     assert of_gain in notes
+    without_first = evaluation_table(evaluate(FakePlayer(lambda i, k, g: ["c"] if (i % 2 and g % 3 == 0) or i % 5 == 0 else ["w"] * k), PROBLEMS, name="t", attempts=(2, 3), samples=12)).notes
+    assert any(n.startswith("Power of the gain: by the spread between accuracy and pass@3 here") for n in without_first)
     flat = evaluate(FakePlayer(lambda i, k, g: ["c"] if i % 2 == g % 2 else ["w"] * k), PROBLEMS, name="t", attempts=(1, 2), samples=4)
     assumed, gain = (n for n in evaluation_table(flat).notes if n.startswith("Power"))
     assert assumed.startswith("Power: between 1 and 2 attempts the problems do not differ here") and gain.startswith("Power of the gain")

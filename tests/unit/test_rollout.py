@@ -18,7 +18,7 @@ from mulligan.errors import ConfigError, ContextOverflow, GraderError, RunError
 from mulligan.grading import make_grader
 from mulligan.model.tiny import tiny_tokenizer
 from mulligan.protocol import Protocol
-from mulligan.rollout import Player
+from mulligan.rollout import Player, require_unbroken
 from mulligan.sampling import SamplingParams
 from mulligan.tasks.builtin import guess
 from mulligan.types import Group, Outcome, Problem, Rollout, StopReason, Verdict, VerdictKind
@@ -288,8 +288,12 @@ def test_a_feedback_function_that_raises(shaky_feedback: str):
 
 def test_nothing_but_broken_dialogues_is_an_error(shaky_feedback: str):
     player = make_player([["\\boxed{ 2 }"]], feedback=shaky_feedback)
+    broken = player.play([hidden(5, "bad 1"), hidden(5, "bad 2")], seed=0, step=4)
     with pytest.raises(RunError, match=r"every dialogue of step 4 broke, the first with: feedback: KeyError: 'no hint'"):
-        player.play([hidden(5, "bad 1"), hidden(5, "bad 2")], seed=0, step=4)
+        require_unbroken(broken, 4)
+    whole = make_player([["\\boxed{ 5 }"]]).play([hidden(5, "good")], seed=0, step=4)
+    require_unbroken([*broken, *whole], 4)
+    require_unbroken([], 4)
 
 
 def test_a_fault_of_the_recipe_is_raised_as_it_is():

@@ -30,7 +30,7 @@ def evaluate(
     samples: Annotated[int | None, typer.Option(min=0, help="independent samples per problem and temperature for pass@k: four for each attempt give a fair estimate; 0: none")] = None,
     temperature: Annotated[float | None, typer.Option(min=0.0, help="of the dialogues; 0: greedy")] = None,
     temperatures: Annotated[str | None, typer.Option(help="of the independent samples, with commas; each problem's is chosen on other problems. Every temperature costs --samples samples a problem")] = None,
-    top_p: Annotated[float, typer.Option(min=0.0, max=1.0, help="keep the most likely tokens up to this probability")] = 1.0,
+    top_p: Annotated[float, typer.Option(help="keep the most likely tokens up to this probability")] = 1.0,
     limit: Annotated[int | None, typer.Option(min=0, help="first N problems of each source; by default all")] = None,
     one_pass: Annotated[bool, typer.Option("--one-pass", help="one dialogue with the largest budget, counted up to each k: cheaper, another measure")] = False,
     controls: Annotated[str | None, typer.Option(help="all, or names with commas: history_blind, verdict_hidden, random_verdict, other_history, false_wrong. Each but the last costs about as much as the dialogues")] = None,
@@ -42,6 +42,8 @@ def evaluate(
 
     What neither an option nor a setting (eval.samples=28) says is taken from the recipe, a run's own or --recipe; but all problems are played, and samples drawn at several temperatures.
     """
+    if not 0 < top_p <= 1:
+        raise ConfigError(f"--top-p {top_p:g}: give a probability above 0, and 1 for the whole distribution")
     options = _eval_settings(attempts=attempts, samples=samples, temperature=temperature, temperatures=temperatures, limit=limit, controls=controls)
     settled = _eval_recipe(model, recipe, problems, overrides or [], options)
     config = settled.eval
@@ -97,9 +99,10 @@ def evaluate(
                     trained_attempts=trained, trained_on=trained_on, rivals=rivals, kept=kept, on_done=on_done,
                 )  # fmt: skip
             evaluations.append(done)
-            write_evaluation(out, evaluations, model=_evaluated(model, settled), settings=settings_of(settled))
             for table in evaluation_tables(done):
                 console.print(table)
+        # Once it is whole: what is read as the model's evaluation must not lack a set.
+        write_evaluation(out, evaluations, model=_evaluated(model, settled), settings=settings_of(settled))
         write_set_aside(out, sets)
         kept.forget()
     finally:

@@ -24,6 +24,7 @@ from mulligan.evaluation.rivals import Rival, rival_figures
 from mulligan.evaluation.samples import SampleFigures, sample_figures
 from mulligan.evaluation.tokens import equal_tokens, left_out
 from mulligan.evaluation.values import ProblemValues, Values, difference_of, differences_of, means_of, numbered
+from mulligan.rollout import require_unbroken
 from mulligan.sampling import SamplingParams
 from mulligan.transcripts import as_utf8
 from mulligan.types import Group, Problem, Rollout
@@ -128,6 +129,8 @@ def evaluate(
             attempt, a rival with other problems or without pass@k.
         DataError: no problems.
         GraderError: not one dialogue could be graded with some number of attempts.
+        RunError: every dialogue with some number of attempts, of a control, or every sample broke.
+        ContextOverflow: a prompt leaves no room for an answer.
     """
     settings = _checked_settings(attempts, samples, temperature, temperatures, top_p, one_pass, controls, seed)
     name = as_utf8(name)  # in all files alike
@@ -173,7 +176,10 @@ def _figures(
     faults = count_faults(plays)
     warnings = [
         *size_warnings(name, accuracy, power),
-        *sample_warnings(name, settings.samples, largest, left_out(equal, curves), temperatures=settings.temperatures, best=_best_temperature(sampled, most)),
+        *sample_warnings(
+            name, settings.samples, largest, left_out(equal, curves), temperatures=settings.temperatures, best=_best_temperature(sampled, most),
+            ungraded=sampled is not None and not means_of(sampled.passed),
+        ),
         *(text for label, values in beside.items() for text in rival_warnings(name, label, values, largest)),
         *fault_warnings(name, faults),
     ]
@@ -302,6 +308,7 @@ def _play_all(name: str, player: Player, problems: tuple[Problem, ...], settings
             problems, seed=settings.seed, step=step, group_size=group_size, budget=k,
             params=SamplingParams(heat, settings.top_p), stage="eval", on_done=on_done, **condition,
         )  # fmt: skip
+        require_unbroken(groups, step)
         assert [g.problem.id for g in groups] == [p.id for p in problems], "a player returns one group per problem, in order"
         return tuple(groups)
 

@@ -9,7 +9,6 @@ import itertools
 import json
 import os
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from mulligan.config import dump_recipe
 from mulligan.errors import ConfigError, RunError
 from mulligan.evaluation.results import read_evaluation, settings_of
-from mulligan.evaluation.values import EVAL_JSON, VALUES, ProblemValues, folder_of_evaluation, read_values
+from mulligan.evaluation.values import EVAL_JSON, VALUES, ProblemValues, folder_of_evaluation, numbered, read_values
 from mulligan.runlog import RunFolder
 
 ON_THE_WAY = re.compile(r"eval_(\d{6,})")
@@ -30,7 +29,7 @@ ON_THE_WAY = re.compile(r"eval_(\d{6,})")
 Key = tuple[str, int]
 """A problem's id, and which occurrence of it in its set: draws of a generator may repeat."""
 
-_SAME_ARM = ("seed", "name", "log.", "eval.", "train.threads", "train.eval_every", "grader.workers", "grader.deadline", "model.device")
+_SAME_ARM = ("seed", "name", "log.", "eval.", "train.threads", "train.eval_every", "grader.workers", "model.device")
 """Settings by which runs of one arm may differ: none of them says what is learnt, but the seed."""
 
 
@@ -45,7 +44,8 @@ class Member:
 
     @property
     def seed(self) -> int | None:
-        return self.run.recipe.seed if self.run else self.figures.get("seed")
+        """That of the training; None: not known. (An evaluation's own says nothing of which models belong together.)"""
+        return self.run.recipe.seed if self.run else None
 
     @property
     def problem_sets(self) -> Mapping[str, Mapping[str, Any]]:
@@ -94,6 +94,11 @@ class Arm:
             return run.recipe.attempts.max_attempts
         return next((s["trained_attempts"] for s in self.members[0].problem_sets.values() if s.get("trained_attempts")), None)
 
+    def evaluated(self) -> Arm:
+        """The arm without the members that were not evaluated; as it is where none was."""
+        found = tuple(member for member in self.members if member.problem_sets)
+        return Arm(self.label, found) if 0 < len(found) < len(self.members) else self
+
     def seeds(self) -> list[Arm]:
         """Each seed by itself."""
         return [Arm(self.label, (member,)) for member in self.members]
@@ -139,12 +144,7 @@ class Arm:
 
 def _keys(values: ProblemValues) -> dict[Key, int]:
     """Problem -> its row."""
-    seen: Counter[str] = Counter()
-    keys: dict[Key, int] = {}
-    for row, problem in enumerate(values.problem_ids):
-        keys[problem, seen[problem]] = row
-        seen[problem] += 1
-    return keys
+    return {key: row for row, key in enumerate(numbered(values.problem_ids))}
 
 
 # ---------------------------------------------------------------------------------------------------------------- reading
@@ -200,9 +200,16 @@ def read_member(folder: str | Path, *, need_evaluation: bool = True) -> Member:
     place = folder_of_evaluation(folder)
     if not (place / EVAL_JSON).is_file():
         if need_evaluation:
-            raise RunError(f"{folder} was not evaluated: run mulligan eval {folder} --out {folder / 'eval'}")
+            raise RunError(f"{folder} was not evaluated: {how_to_evaluate(RunFolder.open(folder))}")
         return Member(folder, {"problem_sets": {}}, RunFolder.open(folder), None)
     return _evaluation_of(RunFolder.open(folder) if is_run else None, place)
+
+
+def how_to_evaluate(run: RunFolder) -> str:
+    """The command that a run still needs: one that was stopped has no model yet, and is evaluated at its end."""
+    if not (run.model / "config.json").exists():
+        return f"its training was stopped, go on with it by mulligan train RECIPE --out {run.path} --resume"
+    return f"run mulligan eval {run.path} --out {run.path / 'eval'}"
 
 
 def _evaluation_of(run: RunFolder | None, place: Path) -> Member:
@@ -296,4 +303,6 @@ def _common(names: Sequence[str]) -> str:
     if len(names) == 1:
         return names[0]
     common = "".join(letters[0] for letters in itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False)))
+    if any(name[len(common) : len(common) + 1].isdigit() for name in names):  # seed1 and seed10: no number ends there
+        common = common.rstrip("0123456789")
     return re.sub(r"(?:^|[\W_]+)(?:seeds?|s)[\W_]*$|[\W_]+$", "", common)

@@ -104,13 +104,21 @@ def gain_kept(control: Mapping[int, Values], normal: Mapping[int, Values], rise:
 
 
 def curves_of(groups: Mapping[int, Sequence[Group]], budgets: Sequence[int]) -> Curves:
-    """Solved, tokens and attempts for each budget, out of one dialogue per problem for each budget, or of the largest counted up to attempt k."""
+    """Solved, tokens and attempts for each budget, out of one dialogue per problem for each budget, or of the largest counted up to attempt k.
+
+    All NaN for a dialogue that could not be graded: it ended there, and would have cost more.
+    """
     rollouts = {k: [g.rollouts[0] for g in groups.get(k, groups[max(groups)])] for k in budgets}
+    solved = {k: np.array([solved_within(r, k) for r in rollouts[k]]) for k in budgets}
     return Curves(
-        {k: np.array([solved_within(r, k) for r in rollouts[k]]) for k in budgets},
-        {k: np.array([float(sum(a.num_tokens for a in r.attempts if a.index <= k)) for r in rollouts[k]]) for k in budgets},
-        {k: np.array([float(min(len(r.attempts), k)) for r in rollouts[k]]) for k in budgets},
+        solved,
+        {k: _where_graded([sum(a.num_tokens for a in r.attempts if a.index <= k) for r in rollouts[k]], solved[k]) for k in budgets},
+        {k: _where_graded([min(len(r.attempts), k) for r in rollouts[k]], solved[k]) for k in budgets},
     )
+
+
+def _where_graded(counts: Sequence[int], solved_P: Values) -> Values:
+    return np.where(np.isnan(solved_P), np.nan, np.array(counts, dtype=np.float64))
 
 
 def solved_within(rollout: Rollout, k: int) -> float:

@@ -65,10 +65,10 @@ def size_warnings(name: str, accuracy: Mapping[int, Interval], power: Power | No
 
 
 def sample_warnings(
-    name: str, samples: int, largest: int, beyond: Sequence[int], *, temperatures: Sequence[float] = (), best: tuple[int, float] | None = None
+    name: str, samples: int, largest: int, beyond: Sequence[int], *, temperatures: Sequence[float] = (), best: tuple[int, float] | None = None, ungraded: bool = False
 ) -> list[str]:
     """`beyond`: numbers of attempts whose dialogues spend more tokens than all samples; `temperatures`: those sampled; `best`: a k and
-    the one with the highest pass@k for it, None if two are as high."""
+    the one with the highest pass@k for it, None if two are as high; `ungraded`: not one sample could be graded."""
     found = []
     if samples and len(set(temperatures)) == 1:
         found.append(f"{name}: all samples were drawn at temperature {temperatures[0]:g}: independent sampling may do better at another one; draw at several (eval.temperatures=[0.6, 1.0, 1.4])")
@@ -81,7 +81,9 @@ def sample_warnings(
         )
     elif 0 < samples < ENOUGH * largest:
         found.append(f"{name}: pass@{largest} from {samples} samples a problem is rough, and so is a choice of temperature by it; draw {ENOUGH * largest} or more")
-    if samples and beyond:
+    if samples and ungraded:
+        found.append(f"{name}: none of the samples could be graded, so that nothing is said of drawing again; check the grader and its deadline")
+    elif samples and beyond:
         which = ", ".join(map(str, beyond))
         found.append(f"{name}: no comparison at equal tokens for k = {which}: the dialogues spend more than {samples} samples do; draw more samples")
     return found

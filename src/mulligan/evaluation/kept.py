@@ -36,9 +36,6 @@ UNFINISHED = ".unfinished"
 WAVES = 16
 """How many times as many dialogues a piece has as are sampled at once: towards its end rows stand empty, which more pieces would make dear."""
 
-LEFT_OUT = tuple(name for name in OF_NO_WEIGHT if name != "grader.deadline")
-"""Settings that no dialogue depends on. (A deadline decides what could be graded.)"""
-
 
 class KeptPlays:
     """A player that keeps what it plays in `folder`/.unfinished, and takes from there what was played before.
@@ -56,7 +53,7 @@ class KeptPlays:
         """Most dialogues of a piece."""
         self.made_of = {"version": [__version__, GRADER_VERSION, str(SCHEMA)], "model": model, "feedback": _source_of(recipe.protocol.feedback)}
         for section in ("protocol", "grader", "reward"):
-            self.made_of[section] = {key: value for key, value in table[section].items() if f"{section}.{key}" not in LEFT_OUT}
+            self.made_of[section] = {key: value for key, value in table[section].items() if f"{section}.{key}" not in OF_NO_WEIGHT}
         self.kind = recipe.grader.kind
         self.taken = 0
         """Dialogues that did not have to be played again."""
@@ -94,8 +91,8 @@ class KeptPlays:
     ) -> list[Group]:
         """`draws`: everything else that says which dialogues are asked for."""
         asked = {**draws, "group_size": group_size, "temperature": params.temperature, "top_p": params.top_p, "condition": condition}
-        if condition in NEED_DONORS and donors:  # the same model's dialogues, which differ with the problems and the budget alone
-            asked["donors"] = [[g.problem.id for g in donors], donors[0].rollouts[0].budget]
+        if condition in NEED_DONORS and donors:  # the same model's dialogues, which differ with the problems, the budget and what failed beside it
+            asked["donors"] = [[[g.problem.id, *(r.trainable for r in g.rollouts)] for g in donors], donors[0].rollouts[0].budget]
         file = self._file(asked, problems)
         if (groups := _read(file, problems, group_size)) is None:
             groups = self.player.play(problems, group_size=group_size, params=params, condition=condition, donors=donors, on_done=on_done, **draws)

@@ -18,8 +18,8 @@ from mulligan.evaluation.values import EVAL_JSON, VALUES, values_table
 from mulligan.transcripts import rollout_table, write_table, written_whole
 
 DIALOGUES = "dialogues.parquet"
-OF_NO_WEIGHT = ("grader.workers", "grader.deadline", "grader.max_failure_rate")
-"""Settings of an evaluation that no figure depends on."""
+OF_NO_WEIGHT = ("grader.workers", "grader.max_failure_rate")
+"""Settings of an evaluation that no figure depends on. (A deadline decides what could be graded.)"""
 
 
 def eval_json(evaluations: Sequence[Evaluation], *, model: str, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -56,13 +56,15 @@ _BOUNDS = {ACCURACY: (0.0, 1.0), PASS: (0.0, 1.0), GAIN: (-1.0, 1.0), TOKENS: No
 class Evidence:
     """Arms with a baseline, and the *places* that figures are given for: each problem set, and over all sets where there are several.
 
-    `head` is the arm that the report is about: the first that was trained with several attempts, else the first.
+    `head` is the arm that the report is about: the first that was trained with several attempts, else the first. A seed that was not evaluated, among
+    others that were, is among `trained` alone.
     """
 
     def __init__(self, arms: Sequence[Arm], baseline: str | None = None):
         """Raises ConfigError: `baseline` is no arm's label or folder."""
-        self.arms = list(arms)
-        several = [arm for arm in arms if (arm.trained_attempts or 1) > 1]
+        self.trained = list(arms)
+        self.arms = [arm.evaluated() for arm in arms]
+        several = [arm for arm in self.arms if (arm.trained_attempts or 1) > 1]
         self.head = (several or self.arms)[0]
         self.baseline = self._baseline(baseline)
         if self.head is self.baseline and len(self.arms) > 1:
@@ -71,7 +73,7 @@ class Evidence:
 
     def _baseline(self, label: str | None) -> Arm | None:
         if label is not None:
-            return find_arm(self.arms, label)
+            return self.arms[self.trained.index(find_arm(self.trained, label))]
         others = [arm for arm in self.arms if arm is not self.head]
         return next((arm for arm in others if arm.trained_attempts == 1), others[0] if others else None)
 
@@ -450,8 +452,10 @@ class Evidence:
     def power_against(self, arm: Arm, other: Arm, place: str) -> list[Mapping[str, Any]]:
         """The same of accuracy@K - the other arm's pass@K, for each seed that both have; with the number of `problems` that both saw."""
         k = self.budget(arm, place)
-        others = {seed.members[0].seed: seed for seed in other.seeds()}
-        return [power for seed in arm.seeds() if (rival := others.get(seed.members[0].seed)) for power in self._power(place, seed, k, rival, (PASS, k))]
+        pairs = [(one, two) for one in arm.seeds() for two in other.seeds() if one.members[0].seed == two.members[0].seed is not None]
+        if len(arm.members) == len(other.members) == 1:
+            pairs = [(arm, other)]
+        return [power for one, two in pairs for power in self._power(place, one, k, two, (PASS, k))]
 
     @staticmethod
     def _power(place: str, arm: Arm, k: int, other: Arm, bottom: tuple[Measure, int]) -> list[Mapping[str, Any]]:
@@ -464,9 +468,15 @@ class Evidence:
         return [power.to_json() | {"problems": len(problems)}] if power else []
 
     def _means(self, arm: Arm, measure: Measure, ks: list[int], place: str, bounds: tuple[float, float] | None) -> ByK:
-        if not (sides := _aligned([(arm, measure)], self._names(place), ks)):
-            return {}
-        return dict(zip(ks, means(sides[0], weighting=OVER_ALL.get(place, "questions"), bounds=bounds), strict=True))
+        names = self._names(place)
+        cells = [arm.cells(name, quantity, ks, arm.problems(name)) for name in names for quantity, _ in measure]
+        # A problem that is not known for some k takes no part there alone, as in eval.json.
+        batches = [ks] if all(np.isfinite(x).all() for x in cells) else [[k] for k in ks]
+        found: ByK = {}
+        for batch in batches:
+            if sides := _aligned([(arm, measure)], names, batch):
+                found |= zip(batch, means(sides[0], weighting=OVER_ALL.get(place, "questions"), bounds=bounds), strict=True)
+        return found
 
 
 def _tallied(arm: Arm, place: str) -> list[list[float]]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mulligan.evaluation import Interval
-from mulligan.evaluation.arms import Arm
+from mulligan.evaluation.arms import Arm, how_to_evaluate
 from mulligan.evaluation.compare import MIN_SEEDS
 from mulligan.evaluation.comparison import ACCURACY, GAIN, OVER_ALL, PASS
 from mulligan.evaluation.faults import SMALL_SET
@@ -78,7 +78,9 @@ class Findings:
     given: tuple[str, ...]
     """Labels among `rivals` that are no arms: each seed's own evaluation was given their samples."""
     sampled_to: int
-    """The largest number of independent samples for which pass@k is known; 0: none was drawn."""
+    """The largest number of independent samples for which pass@k is known; 0: none."""
+    sampled: bool
+    """Whether independent samples were drawn."""
     named: bool
     """Whether a sentence has to say which problems it speaks of: there are several sets."""
     played: tuple[str, ...]
@@ -107,7 +109,7 @@ class Findings:
     def counts(self) -> bool:
         """Whether counting failures, another problem's, brings most of what is gained over drawing again; of the rise, where that is not known."""
         if self.counted_gain is None or self.gain is None:
-            return self.counted is not None and self.counted.low >= MUCH
+            return self.counted is not None and self.counted.mean >= MUCH
         return self.counted_gain.low > 0 and self.counted_gain.mean >= MUCH * self.gain.mean
 
     @property
@@ -165,6 +167,7 @@ def find(evidence: Evidence) -> Findings | None:
         again=tuple(other.label for other in evidence.arms if other is not arm and evidence.same_models(arm, other)),
         given=tuple(given),
         sampled_to=max(evidence.values(arm, PASS, place), default=0),
+        sampled=any(m.problem_sets[name].get("samples") for m in arm.members for name in arm.problem_sets),
         named=len(evidence.sets) > 1,
         played=tuple(played),
         blind=evidence.control_difference(arm, place, "history_blind").get(k) if "history_blind" in played else None,
@@ -194,10 +197,10 @@ def _verdict(found: Findings) -> tuple[str, Tone]:
         return "The model gains more than by drawing again from itself, but not clearly more than every rival does", "partly"
     if found.blind is None:
         return "The model gains more than by drawing again", "partly"
-    if found.blind.high >= 0:
-        return "The model gains more than by drawing again, but not clearly by reading its failures", "partly"
-    if found.kept is not None and found.kept.low >= MUCH:
+    if found.kept is not None and found.kept.low >= MUCH and found.blind.high < 0:
         return "The model gains more than by drawing again, but mostly by a retry schedule, not by reading its failures", "partly"
+    if found.blind.high >= 0 or (found.kept is not None and found.kept.high >= MUCH):
+        return "The model gains more than by drawing again, but not clearly by reading its failures", "partly"
     if found.others is not None and found.others.high >= 0:
         return "The model gains more than by drawing again, but not clearly by reading its own failures: with another problem's it does as well", "partly"
     if found.counts:
@@ -269,10 +272,12 @@ def _caveats(evidence: Evidence, found: Findings) -> list[str]:
     elif seeds < MIN_SEEDS:
         caveats.append(f"{seeds} training seeds: intervals over so few are too narrow.")
     if found.gain is None and found.k > found.start:
-        drawn = f"Independent samples reach pass@{found.sampled_to} only" if found.sampled_to else "No independent samples were drawn"
+        none = "None of the independent samples could be graded" if found.sampled else "No independent samples were drawn"
+        drawn = f"Independent samples reach pass@{found.sampled_to} only" if found.sampled_to else none
         caveats.append(f"{drawn}, so that what the failed attempts bring cannot be told from drawing again.")
     if found.blind is None and found.k > found.start:
-        caveats.append("No history-blind control was played: how much a retry schedule alone would gain is not known.")
+        missing = "None of the history-blind control's dialogues could be graded" if "history_blind" in found.played else "No history-blind control was played"
+        caveats.append(f"{missing}: how much a retry schedule alone would gain is not known.")
     elif found.blind is not None and found.blind.high >= 0:
         caveats.append(f"Without sight of its earlier attempts it does not clearly do worse ({points_of(found.blind)}).")
     elif "other_history" not in found.played and found.rose:
@@ -343,8 +348,8 @@ def _unevaluated(arm: Arm) -> Headline:
     if lines:
         early, late = (sum(line["reward"] for line in part) / len(part) for part in (lines[:tenth], lines[-tenth:]))
         sentences.append(f"Its training reward was {early:+.2f} over the first {tenth} of {len(lines)} steps and {late:+.2f} over the last {tenth}.")
-    place = run.path if run else arm.members[0].folder
-    return Headline(f"{arm.label} was not evaluated", "open", tuple(sentences), "", (f"Evaluate it: mulligan eval {place} --out {place / 'eval'}",), ())
+    todo = how_to_evaluate(run) if run else f"run mulligan eval {arm.members[0].folder} --out {arm.members[0].folder / 'eval'}"
+    return Headline(f"{arm.label} was not evaluated", "open", tuple(sentences), "", (f"{todo[0].upper()}{todo[1:]}.",), ())
 
 
 def _attempts(k: int) -> str:

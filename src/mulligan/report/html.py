@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mulligan import __version__
-from mulligan.evaluation.arms import Arm
+from mulligan.evaluation.arms import Arm, how_to_evaluate
 from mulligan.evaluation.comparison import comparison_warnings
 from mulligan.evaluation.faults import FEW
 from mulligan.report.chart import Chart
@@ -122,7 +122,10 @@ def _arm(evidence: Evidence, arm: Arm) -> dict[str, Any]:
 def _warnings(evidence: Evidence) -> list[str]:
     """Of the comparison, then what the evaluations themselves warned of, each once with the arms that it is said of."""
     arms = [arm for arm in evidence.evaluated if arm.has_values]
-    found = comparison_warnings(arms) if arms else []
+    pairs = zip(evidence.trained, evidence.arms, strict=True)
+    missing = [(arm, m) for arm, evaluated in pairs for m in arm.members if evaluated is not arm and m not in evaluated.members]
+    found = [f"{arm.label}: {m.folder} was not evaluated, and takes no part in its figures: {how_to_evaluate(m.run) if m.run else ''}" for arm, m in missing]
+    found += comparison_warnings(arms) if arms else []
     found += [f"{arm.label}: no values.parquet, so that it cannot be paired with others: mulligan eval with this version" for arm in evidence.evaluated if not arm.has_values]
     counted = {name for name in evidence.sets if any(text.startswith(f"{name}: ") and FEW in text for text in found)}
     said: dict[str, dict[str, None]] = {}

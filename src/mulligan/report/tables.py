@@ -282,13 +282,13 @@ def _notes(table: Mapping[str, Any]) -> tuple[str, ...]:
     if known := per_solved(table.get("tokens_per_solved")):
         each = {k: plain(value.mean) if math.isnan(value.low) else number(value) for k, value in known.items()}
         notes.append(f"Tokens per solved problem: {', '.join(f'{text} (k = {k})' for k, text in each.items())}.")
-    first, last = table.get("rise") or (1, 1)
+    first, last = table.get("rise") or (1, max(map(int, table.get("accuracy") or {}), default=1))
     if power := table.get("power"):
         notes.append(
             f"Power: by the spread between {first} and {last} attempts here, this set shows paired differences from {100 * power['detectable']:.1f} points on "
             f"(80 % power, 5 % level); it takes {_needed(power)}."
         )
-    elif "power" in table and last > first and (graded := (table["accuracy"].get(str(last)) or {}).get("n", 0)) > 2:
+    elif "power" in table and table.get("rise") and (graded := (table["accuracy"].get(str(last)) or {}).get("n", 0)) > 2:
         power = assumed_power(graded).to_json()
         notes.append(
             f"Power: between {first} and {last} attempts the problems do not differ here, which does not say how much other differences would vary. If a quarter of them ended otherwise, "

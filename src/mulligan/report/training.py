@@ -51,8 +51,8 @@ def runs_of(arm: Arm) -> list[RunFolder]:
 
 
 def training_section(evidence: Evidence) -> Section | None:
-    lines = stretches({run: _training_lines(run) for arm in evidence.arms for run in runs_of(arm)})
-    of_arms = {arm.label: [lines[run] for run in runs_of(arm)] for arm in evidence.arms}
+    lines = stretches({run: _training_lines(run) for arm in evidence.trained for run in runs_of(arm)})
+    of_arms = {arm.label: [lines[run] for run in runs_of(arm)] for arm in evidence.trained}
     panels = {}
     for name, title, metrics, ylabel, unit in _PANELS:
         curves = []
@@ -71,8 +71,8 @@ def training_section(evidence: Evidence) -> Section | None:
         caption += f" Means over {longest} steps each."
     first = Chart("training_reward", "Training reward against steps", [panels.pop("reward")], caption.strip()) if "reward" in panels else None
     rest = Chart("training", "What training did", list(panels.values()), caption.strip()) if panels else None
-    text = ["Rewards of arms with different budgets of attempts are not comparable: more attempts earn more by themselves."] if len(evidence.arms) > 1 else []
-    if unknown := [arm.label for arm in evidence.arms if any(run.recipe.train.steps and not lines[run] for run in runs_of(arm)) and not any(of_arms[arm.label])]:
+    text = ["Rewards of arms with different budgets of attempts are not comparable: more attempts earn more by themselves."] if len(evidence.trained) > 1 else []
+    if unknown := [arm.label for arm in evidence.trained if any(run.recipe.train.steps and not lines[run] for run in runs_of(arm)) and not any(of_arms[arm.label])]:
         text.append(f"Not drawn, for want of metrics: {', '.join(unknown)}.")
     return Section("training", "Training", tuple(text), tuple(chart for chart in (first, rest) if chart))
 
@@ -142,7 +142,7 @@ def _over_seeds(runs: Sequence[Mapping[int, float]]) -> dict[int, Interval]:
 
 def progress_section(evidence: Evidence) -> Section | None:
     """Accuracy against training steps, with one attempt and with as many as were trained."""
-    found = {arm.label: _on_the_way(arm) for arm in evidence.arms}
+    found = {arm.label: _on_the_way(arm) for arm in evidence.trained}
     panels = []
     for name in dict.fromkeys(name for by_step in found.values() for arm in by_step.values() for name in arm.problem_sets):
         measured = {label: {step: _accuracy(arm, name) for step, arm in by_step.items()} for label, by_step in found.items()}
@@ -156,7 +156,7 @@ def progress_section(evidence: Evidence) -> Section | None:
             if curves := [curve for curve in curves if curve.points]:
                 panels.append(Panel(f"{name}, {k} attempt{'s' if k > 1 else ''}", curves, "training step", "solved"))
     if not panels:
-        trained = any(runs_of(arm) for arm in evidence.arms)
+        trained = any(runs_of(arm) for arm in evidence.trained)
         return Section("progress", "Accuracy on the way", missing="No run was evaluated on the way: train.eval_every=50 does so every 50 steps.") if trained else None
     several = [arm for by_step in found.values() for arm in by_step.values() if len(arm.members) > 1]
     over = "seeds x problems" if several else "problems"
@@ -188,14 +188,14 @@ def _on_the_way(arm: Arm) -> dict[int, Arm]:
 def runs_section(evidence: Evidence) -> Section | None:
     """What is needed to repeat the runs: commands, seeds, commits, machines, versions."""
     rows, machines, commands = [], {}, []
-    for arm in evidence.arms:
+    for arm in evidence.trained:
         for i, run in enumerate(runs_of(arm)):
             manifest = run.manifest()
             rows.append((arm.label, str(run.recipe.seed), *_run_facts(run, manifest), str(run.path)))
             machines.setdefault(_machine(manifest), []).append(f"{arm.label}, seed {run.recipe.seed}")
             if i == 0:
                 commands.append((arm.label, _command(manifest)))
-    evaluations = [(arm.label, str(m.seed), str(m.folder), _played(m.problem_sets)) for arm in evidence.arms for m in arm.members if m.problem_sets]
+    evaluations = [(arm.label, NOTHING if m.seed is None else str(m.seed), str(m.folder), _played(m.problem_sets)) for arm in evidence.trained for m in arm.members if m.problem_sets]
     tables = []
     if rows:
         headers = ("arm", "seed", "steps", "tokens sampled", "time", "commit", "begun (UTC)", "folder")

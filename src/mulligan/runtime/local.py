@@ -18,7 +18,7 @@ from mulligan.learning.learner import Learner
 from mulligan.learning.optimizer import CombinedOptimizer, make_optimizer
 from mulligan.model import Policy, Precision, load_policy
 from mulligan.protocol import Protocol
-from mulligan.rollout import Player
+from mulligan.rollout import Player, require_unbroken
 from mulligan.sampling import SamplingParams
 from mulligan.sampling.local import LocalSampler
 from mulligan.tasks import demonstrator
@@ -64,9 +64,11 @@ class LocalWorkers:
     # ------------------------------------------------------------------------------------------------------- a step
 
     def rollout(self, problems: Sequence[Problem], *, step: int) -> list[Group]:
-        return self.rollout_player.play(
+        groups = self.rollout_player.play(
             problems, seed=self.recipe.seed, step=step, group_size=self.recipe.train.group_size, params=self.params, on_done=self.on_done
         )
+        require_unbroken(groups, step)
+        return groups
 
     def update(self, groups: Sequence[Group], *, step: int, lr_scale: float) -> tuple[dict[str, float], list[np.ndarray]]:
         experience = make_experience(groups, self.learner, self.recipe)
@@ -84,6 +86,7 @@ class LocalWorkers:
         else:
             opener = scripted(self.player.chat, demonstrator(self.recipe.problems.train))
             groups = self.player.play(problems, seed=self.recipe.seed, step=step, stage="warmup", open_dialogue=opener)
+            require_unbroken(groups, step)
             transcripts = [r.transcript for g in groups for r in g.rollouts]
         return learner.imitate([s for t in transcripts for s in TrainSequence.contexts_of(t)], optimizer, step=step, lr_scale=lr_scale)
 
