@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mulligan.evaluation import Interval, bootstrap_mean, bootstrap_ratio, bootstrap_seeds, bootstrap_statistics, paired_difference, pass_at_k
-from mulligan.evaluation.intervals import share_unseen
+from mulligan.evaluation.intervals import enough_resamples, less, share_unseen, student
 
 
 def wilson(c: int, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
@@ -87,6 +87,30 @@ def test_pairing_takes_the_problems_difficulty_out():
     assert paired.width < 0.6 * (bootstrap_mean(a).width + bootstrap_mean(b).width) / 2
     with pytest.raises(ValueError, match="same problems"):
         paired_difference(a, b[:-1])
+
+
+def test_few_problems_are_resampled_more_often():
+    """The ends of an interval over 16 problems hardly move with the seed of the draws."""
+    assert [enough_resamples(n) for n in (1, 16, 100, 500, 1_000, 10_000)] == [50_000, 50_000, 50_000, 10_000, 5_000, 2_000]
+    values = np.linspace(0, 1, 16) ** 2
+    lows = [bootstrap_mean(values, seed=seed).low for seed in range(8)]
+    coarse = [bootstrap_mean(values, seed=seed, resamples=2_000).low for seed in range(8)]
+    assert np.std(lows) < 0.4 * np.std(coarse)
+
+
+def test_students_interval_of_few_seeds():
+    """By hand: standard deviation 1, quantiles of a table (one degree of freedom, two, three)."""
+    assert student([0.0, 2**0.5]) == Interval(pytest.approx(2**-0.5), pytest.approx(2**-0.5 - 12.7062 / 2**0.5), pytest.approx(2**-0.5 + 12.7062 / 2**0.5), 2)
+    three, four = student([1.0, 2.0, 3.0]), student([-1.5**0.5, 0.0, 0.0, 1.5**0.5])
+    assert (three.mean, three.high - 2, three.n) == (2.0, pytest.approx(4.30265 / 3**0.5), 3)
+    assert (four.mean, four.low, four.high) == (0.0, pytest.approx(-3.18245 / 2), pytest.approx(3.18245 / 2))
+    for values in ([1.0], [1.0] * 5):
+        with pytest.raises(ValueError, match="Student's interval is for 2 to 4"):
+            student(values)
+
+
+def test_rounding_decides_nothing():
+    assert less(0.1, 0.2) and not less(0.2, 0.2) and not less(0.3, 0.1 + 0.2) and not less(0.3 - 1e-12, 0.3)
 
 
 def test_ratio_resamples_problems_not_attempts():

@@ -371,6 +371,24 @@ def test_a_run_that_was_not_evaluated(tmp_path):
     assert headline.caveats[0] == f"Its training was stopped, go on with it by mulligan train RECIPE --out {tmp_path / 'r'} --resume."
 
 
+def test_few_seeds_are_told_one_by_one(tmp_path):
+    """Two seeds that gain 25 and 35 points over their own samples, and 10 and 20 over those of a rival; of the rival's one seed alone, over nothing."""
+    for seed in range(2):
+        write_run(tmp_path / f"m{seed}", seed=seed)
+        solved = {1: [1] * 10 + [0] * 30, 3: [1] * (20 + 4 * seed) + [0] * (20 - 4 * seed)}
+        write_evaluation(tmp_path / f"m{seed}", {"s": {"solved": solved, "passed": {1: [0.25] * 40, 3: [0.25] * 40}}})
+        write_run(tmp_path / f"one{seed}", seed=seed, attempts="fixed(1)")
+        write_evaluation(tmp_path / f"one{seed}", {"s": {"solved": solved, "passed": {1: [0.4] * 40, 3: [0.4] * 40}}})
+
+    def told(*names):
+        caveats = make_headline(Evidence(read_arms([str(tmp_path / name) for name in names]))).caveats
+        return next(text for text in caveats if "training seeds" in text)
+
+    own = "2 training seeds: intervals over so few are too narrow. Seed by seed it gains +25.0 and +35.0 points over their own samples (by Student's t +30.0 points [-33.5, +93.5])"
+    assert told("m0", "m1", "one0", "one1") == f"{own}; +10.0 and +20.0 points over those of one (by Student's t +15.0 points [-48.5, +78.5])."
+    assert told("m0", "m1", "one0") == f"{own}."
+
+
 def test_over_seeds_and_sets(tmp_path):
     for seed in range(3):
         write_run(tmp_path / f"m{seed}", seed=seed)

@@ -23,14 +23,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mulligan.evaluation.intervals import Interval, alike, reach, share_unseen
+from mulligan.evaluation.intervals import Interval, alike, enough_resamples, less, reach, share_unseen
 
 Floats = NDArray[np.float64]
 Sets = Sequence[Floats]
 Weighting = Literal["sets", "questions"]
 """Over several problem sets: the mean of the sets' means, or every question alike."""
 
-RESAMPLES = 2000
 MIN_SEEDS = 5
 """Below this, an interval over seeds is too narrow: S seeds show only (S - 1)/S of the variance between seeds, and few values badly."""
 
@@ -128,7 +127,7 @@ def share_kept(a: Sets, *, weighting: Weighting = "questions", seed: int = 0) ->
     rises, kept = ([(x[:, :, i + 1] - x[:, :, i]).mean(0)[:, None] for x in a] for i in (0, 2))
     same = any(_alike(part)[0] for part in (kept, [c - r for c, r in zip(kept, rises, strict=True)]))
     unseen = share_unseen(problems)
-    below, above = (unseen / rise if same and seen < 1 / (problems * rise) else seen for seen in (share - low, high - share))
+    below, above = (unseen / rise if same and less(seen, 1 / (problems * rise)) else seen for seen in (share - low, high - share))
     return Interval(share, share - below, share + above, problems)
 
 
@@ -148,34 +147,35 @@ def _checked(*arms: Sets) -> list[list[Floats]]:
 
 def _resampled(arms: Sequence[Sets], seed: int, *, joint_seeds: bool = False) -> list[list[Floats]]:
     """For each arm and set, the mean of each column in every resample, `_RC`."""
-    weights = [_seed_weights(len(arm[0]), np.random.default_rng([seed, 1, 0 if joint_seeds else i]), whole=joint_seeds) for i, arm in enumerate(arms)]
+    resamples = enough_resamples(sum(x.shape[1] for x in arms[0]))
+    weights = [_seed_weights(len(arm[0]), resamples, np.random.default_rng([seed, 1, 0 if joint_seeds else i]), whole=joint_seeds) for i, arm in enumerate(arms)]
     found: list[list[Floats]] = [[] for _ in arms]
     for which in range(len(arms[0])):
-        by_seed = _means_by_seed([arm[which] for arm in arms], np.random.default_rng([seed, 0, which]))
+        by_seed = _means_by_seed([arm[which] for arm in arms], resamples, np.random.default_rng([seed, 0, which]))
         for means_RSC, weight_RS, results in zip(by_seed, weights, found, strict=True):
             results.append(np.einsum("rs,rsc->rc", weight_RS, means_RSC))
     return found
 
 
-def _seed_weights(seeds: int, rng: np.random.Generator, *, whole: bool = False) -> Floats:
+def _seed_weights(seeds: int, resamples: int, rng: np.random.Generator, *, whole: bool = False) -> Floats:
     """How often each seed was drawn, as shares; `whole`: scaled to the whole variance between seeds (see the module's text), so that some may be below 0."""
-    share_RS = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES) / seeds
+    share_RS = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples) / seeds
     return 1 / seeds + np.sqrt(seeds / (seeds - 1)) * (share_RS - 1 / seeds) if whole and seeds > 1 else share_RS
 
 
-def _means_by_seed(arrays: Sequence[Floats], rng: np.random.Generator) -> list[Floats]:
+def _means_by_seed(arrays: Sequence[Floats], resamples: int, rng: np.random.Generator) -> list[Floats]:
     """Each array's mean over one joint draw of problems a resample, `_RSC`: how often each problem came, times the values."""
     n = arrays[0].shape[1]
     flat = [x.transpose(1, 0, 2).reshape(n, -1) for x in arrays]
     parts: list[list[Floats]] = [[] for _ in arrays]
     step = max(1, _CHUNK // n)
-    for start in range(0, RESAMPLES, step):
-        rows = min(step, RESAMPLES - start)
+    for start in range(0, resamples, step):
+        rows = min(step, resamples - start)
         drawn_RP = rng.integers(0, n, size=(rows, n)) + n * np.arange(rows)[:, None]
         count_RP = np.bincount(drawn_RP.ravel(), minlength=rows * n).reshape(rows, n) / n
         for x, results in zip(flat, parts, strict=True):
             results.append(count_RP @ x)
-    return [np.concatenate(p).reshape(RESAMPLES, len(x), x.shape[2]) for p, x in zip(parts, arrays, strict=True)]
+    return [np.concatenate(p).reshape(resamples, len(x), x.shape[2]) for p, x in zip(parts, arrays, strict=True)]
 
 
 def _set_weights(sets: Sets, weighting: Weighting) -> Floats:

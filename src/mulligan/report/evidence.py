@@ -191,6 +191,22 @@ class Evidence:
             found[label] = {k: a.above(best[k].mean) for k, a in accuracy.items() if k in best}
         return {label: by_k for label, by_k in found.items() if by_k}
 
+    def by_seed(self, arm: Arm, rival: str | None, place: str, k: int) -> list[float]:
+        """accuracy@k - pass@k of each of the arm's seeds: its own, or the rival's (of the same seed, where it is an arm). Empty unless it is known of all."""
+        other = next((one for one in self.arms if one.label == rival), arm if rival is None else None)
+        theirs = {seed.members[0].seed: seed for seed in other.seeds()} if other else {}
+        known = next((self.ceilings(place).get(ceiling, {}).get(k) for ceiling, label in SAMPLERS.items() if label == rival), None)
+        found: list[Interval | None] = []
+        for seed in arm.seeds():
+            if known:
+                accuracy = self.values(seed, ACCURACY, place).get(k)
+                found.append(accuracy.above(known.mean) if accuracy else None)
+            else:
+                one = seed if other is arm else theirs.get(seed.members[0].seed)
+                found.append((self.values(seed, GAIN, place) if one is seed else self.versus(seed, ACCURACY, one, PASS, place)).get(k) if one else None)
+        means_S = [one.mean for one in found if one]
+        return means_S if len(means_S) == len(arm.members) else []
+
     def same_models(self, a: Arm, b: Arm) -> bool:
         """Whether two arms are evaluations of the same models: told in other words, say, or sampled at other temperatures."""
         if a is b:

@@ -14,6 +14,7 @@ from mulligan.evaluation.arms import Arm, how_to_evaluate
 from mulligan.evaluation.compare import MIN_SEEDS
 from mulligan.evaluation.comparison import ACCURACY, GAIN, OVER_ALL, PASS
 from mulligan.evaluation.faults import SMALL_SET
+from mulligan.evaluation.intervals import student
 from mulligan.report.evidence import BEST_SAMPLER, SAMPLERS, Evidence, strongest, whose_list
 from mulligan.report.tables import percent, points
 from mulligan.tasks.builtin.strategies import LIST
@@ -270,7 +271,7 @@ def _caveats(evidence: Evidence, found: Findings) -> list[str]:
     if seeds == 1:
         caveats.append("One training seed: the intervals say nothing of what another run would give.")
     elif seeds < MIN_SEEDS:
-        caveats.append(f"{seeds} training seeds: intervals over so few are too narrow.")
+        caveats.append(f"{seeds} training seeds: intervals over so few are too narrow.{_seed_by_seed(evidence, found)}")
     if found.gain is None and found.k > found.start:
         none = "None of the independent samples could be graded" if found.sampled else "No independent samples were drawn"
         drawn = f"Independent samples reach pass@{found.sampled_to} only" if found.sampled_to else none
@@ -288,6 +289,18 @@ def _caveats(evidence: Evidence, found: Findings) -> list[str]:
     if not found.models and found.k > found.start:
         caveats.append("No rival model: training lowers a model's own pass@k, so that the untrained and the single-turn model are the fairer ones.")
     return caveats if found.rose else caveats + unbeaten + _list_caveats(found)
+
+
+def _seed_by_seed(evidence: Evidence, found: Findings) -> str:
+    """What each of the few seeds gained, and what Student's interval makes of that."""
+    said = []
+    rivals = [found.strongest] if found.strongest and found.strongest not in found.given else []
+    for rival in (None, *rivals):
+        against = "their own samples" if rival is None else f"those of {rival}"
+        if len(gains := evidence.by_seed(evidence.head, rival, found.place, found.k)) > 1:
+            each = [points(Interval.exact(gain)).partition(" [")[0] for gain in gains]
+            said.append(f"{' and '.join((', '.join(each[:-1]), each[-1]))} points over {against} (by Student's t {points_of(student(gains))})")
+    return f" Seed by seed it gains {'; '.join(said)}." if said else ""
 
 
 def _list_caveats(found: Findings) -> list[str]:
