@@ -45,16 +45,17 @@ def test_both_files_are_written(tmp_path):
     width, height = struct.unpack(">II", data[16:24])
     assert data[:8] == b"\x89PNG\r\n\x1a\n"
     assert width > height > 500
+    assert data[25] == 3, "with a palette, for a third of the size"
     text = svg.read_text()
     assert text.count("<svg") == 1
     assert all(colour.lower() in text for colour in OKABE_ITO[:2])
     assert not re.search(r"<(script|image)|href=\"http", text)
 
 
-def test_the_same_figures_give_the_same_svg(tmp_path):
+def test_the_same_figures_give_the_same_files(tmp_path):
     for name in ("a", "b"):
         accuracy_figure(PANELS, tmp_path / f"{name}.png", tmp_path / f"{name}.svg")
-    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+    assert all((tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes() for kind in ("svg", "png"))
 
 
 def test_axes_legend_and_intervals():
