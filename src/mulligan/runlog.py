@@ -46,8 +46,8 @@ RESUMABLE = (
     *("log.", "eval.", "train.threads", "train.eval_every", "model.device", "grader.workers", "grader.deadline", "grader.max_failure_rate"),
     *("train.steps", "train.max_tokens"),
 )
-"""Keys that may differ when a run goes on: none of them changes what a step does. A run may become longer or shorter; the learning
-rate follows the share done, so one whose fall has not begun goes on as if it had been begun with the new length."""
+"""Keys that may differ when a run goes on: none of them changes what a step does, but for a deadline that was too short for the grader. A run may become
+longer or shorter; the learning rate follows the share done, so one whose fall has not begun goes on as if it had been begun with the new length."""
 
 
 class RunFolder:

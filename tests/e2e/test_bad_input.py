@@ -253,6 +253,25 @@ def test_evaluation_options_that_cannot_be(run: Callable[..., Result], options: 
     assert not Path("out").exists()
 
 
+def test_a_set_that_cannot_be_evaluated_leaves_no_half_of_an_evaluation(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is read as a model's evaluation holds all that was asked for; the dialogues of the first set are kept for the next try."""
+    Path("shaky.py").write_text("def say(problem, attempts, attempts_left):\n    if 'codes' in problem.source:\n        raise KeyError('no hint')\n    return 'wrong'\n")
+    monkeypatch.syspath_prepend(".")
+    sets = ("--problems", "builtin:guess?split=test", "--problems", "builtin:codes?split=test", "--limit", "2", "--attempts", "2", "--out", "out")
+    assert run("train", write_recipe(), "--out", "r", "warmup.steps=0", "train.steps=1", "train.problems_per_step=2", "train.group_size=1").status == 0
+    result = run("eval", "r", *sets, "protocol.feedback=shaky:say", "protocol.max_attempt_tokens=8")
+    assert result.status == 2 and result.errors[-1] == "error: every dialogue of step 2 broke, the first with: feedback: KeyError: 'no hint'"
+    assert not Path("out/eval.json").exists() and list(Path("out").rglob("*.parquet"))
+
+
+def test_training_of_which_every_dialogue_breaks(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("broken.py").write_text("def say(problem, attempts, attempts_left):\n    raise KeyError('no hint')\n")
+    monkeypatch.syspath_prepend(".")
+    changes = ("protocol.feedback=broken:say", "attempts=fixed(5)", "train.problems_per_step=2", "train.group_size=1", "protocol.max_attempt_tokens=8", "warmup.steps=0")
+    result = run("train", write_recipe(), "--out", "out", *changes)
+    assert result.status == 2 and result.errors[-1] == "error: every dialogue of step 0 broke, the first with: feedback: KeyError: 'no hint'"
+
+
 def test_arms_that_contradict_each_other(run: Callable[..., Result]) -> None:
     assert "contradict" in one_line(run("train", write_recipe(), "--baseline", "--both-arms"))
     assert "drop either" in one_line(run("train", write_recipe(), "--baseline", "attempts=fixed(2)"))

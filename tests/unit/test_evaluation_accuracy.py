@@ -143,6 +143,9 @@ def test_an_attempt_that_nobody_reached_has_no_rate():
     seldom = evaluate(FakePlayer(lambda i, k, g: ["c"] if i == 0 else ["w"] * k), PROBLEMS, name="seldom", attempts=(1,))
     one = seldom.to_json()["tokens_per_solved"]["1"]
     assert one["mean"] == pytest.approx(20) and one["low"] < 10 and one["high"] is None  # a resample may have none solved
+    assert one["n"] == 10
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        json.dumps(dataclasses.replace(Interval.from_json(one), high=math.nan).to_json(), allow_nan=False)
     assert Interval.from_json(one).high == math.inf
 
 

@@ -115,7 +115,7 @@ def test_what_is_wrong_with_arguments_is_said(runs, tmp_path):
     with pytest.raises(ConfigError, match="write LABEL=FOLDER"):
         read_arms(["x="])
     bare = write_run(tmp_path / "bare")
-    with pytest.raises(RunError, match=r"was not evaluated: its training was stopped, go on with it by mulligan train RECIPE --out .*bare --resume"):
+    with pytest.raises(RunError, match=r"was not evaluated: its training has not ended; if it was stopped, mulligan train RECIPE --out .*bare --resume goes on with it"):
         read_arms([str(tmp_path / "bare")])
     bare.model.mkdir()
     (bare.model / "config.json").write_text("{}")

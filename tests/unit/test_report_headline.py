@@ -368,7 +368,7 @@ def test_a_run_that_was_not_evaluated(tmp_path):
     headline = make_headline(Evidence(read_arms([str(tmp_path / "r")], need_evaluation=False)))
     assert headline.verdict == "r was not evaluated"
     assert "+0.06 over the first 2 of 20 steps and +0.78 over the last 2" in headline.sentences[1]
-    assert headline.caveats[0] == f"Its training was stopped, go on with it by mulligan train RECIPE --out {tmp_path / 'r'} --resume."
+    assert headline.caveats[0] == f"Its training has not ended; if it was stopped, mulligan train RECIPE --out {tmp_path / 'r'} --resume goes on with it."
 
 
 def test_few_seeds_are_told_one_by_one(tmp_path):
@@ -387,6 +387,43 @@ def test_few_seeds_are_told_one_by_one(tmp_path):
     own = "2 training seeds: intervals over so few are too narrow. Seed by seed it gains +25.0 and +35.0 points over their own samples (by Student's t +30.0 points [-33.5, +93.5])"
     assert told("m0", "m1", "one0", "one1") == f"{own}; +10.0 and +20.0 points over those of one (by Student's t +15.0 points [-48.5, +78.5])."
     assert told("m0", "m1", "one0") == f"{own}."
+    write_evaluation(tmp_path / "m1", {"s": {"solved": {1: [1] * 10 + [0] * 30, 3: [1] * 20 + [0] * 20}, "passed": {1: [0.25] * 40, 3: [0.25] * 40}}})
+    assert told("m0", "m1").endswith("Seed by seed it gains +25.0 and +25.0 points over their own samples."), "no spread is no certainty"
+
+
+def test_seeds_are_told_on_the_problems_that_they_share(tmp_path):
+    """As the sentence above them. The second seed saw twenty problems more, and solved them; a scale's end is an interval's."""
+    for seed, n in enumerate((40, 60)):
+        write_run(tmp_path / f"m{seed}", seed=seed)
+        solved = [1] * (10 + 20 * seed) + [0] * (30 - 20 * seed) + [1] * (n - 40)
+        write_evaluation(tmp_path / f"m{seed}", {"s": {"solved": {1: [0] * n, 3: solved}, "passed": {1: [0.0] * n, 3: [0.0] * n}}})
+    headline = make_headline(Evidence(read_arms([str(tmp_path / f"m{seed}") for seed in range(2)])))
+    assert "the failed attempts bring +50.0 points" in headline.sentences[1]
+    assert any("it gains +25.0 and +75.0 points over their own samples (by Student's t +50.0 points [-100.0, +100.0])" in text for text in headline.caveats)
+
+
+def test_rivals_whose_seeds_are_not_known_are_told_for_no_seed(tmp_path):
+    """Evaluations without a run hold the evaluation's seed, 0 for all."""
+    for name, solved in {"h0": 20, "h1": 30}.items():
+        write_evaluation(tmp_path / name, {"s": {"solved": {1: [0] * 40, 3: [1] * solved + [0] * (40 - solved)}, "passed": {1: [0.1] * 40, 3: [0.2] * 40}}})
+    for name in ("r0", "r1"):
+        write_evaluation(tmp_path / name, {"s": {"solved": {1: [0] * 40, 3: [0] * 40}, "passed": {1: [0.1] * 40, 3: [0.3] * 40}}})
+    evidence = Evidence(read_arms([f"h={tmp_path / 'h0'},{tmp_path / 'h1'}", f"r={tmp_path / 'r0'},{tmp_path / 'r1'}"]))
+    assert evidence.by_seed(evidence.head, "r", "s", 3) == []
+    assert evidence.by_seed(evidence.head, None, "s", 3) == [pytest.approx(0.3), pytest.approx(0.55)]
+
+
+def test_why_there_is_no_gain_is_said(tmp_path):
+    for seed in range(2):
+        write_run(tmp_path / f"m{seed}", seed=seed)
+        sampled = {"passed": {1: [0.25] * 40, 3: [0.25] * 40}} if seed else {}
+        write_evaluation(tmp_path / f"m{seed}", {"s": {"solved": {1: [1, 0, 0, 0] * 10, 3: [1, 0] * 20}, **sampled}})
+
+    def told(*names):
+        return next(text for text in make_headline(Evidence(read_arms([str(tmp_path / name) for name in names]))).caveats if "drawing again" in text)
+
+    assert told("m0").startswith("No independent samples were drawn, so")
+    assert told("m0", "m1").startswith("Independent samples were not drawn of every seed and set, so")
 
 
 def test_over_seeds_and_sets(tmp_path):

@@ -417,6 +417,7 @@ def test_a_problem_that_is_not_known_for_one_k_takes_no_part_there_alone(tmp_pat
         passed = {1: [0.5] * 20, 2: [0.75] * 10 + [None] * 10, 3: [1.0] * 5 + [None] * 15}
         write_evaluation(tmp_path / f"m{seed}", {"s": {"solved": {k: [1, 0] * 10 for k in (1, 2, 3)}, "passed": passed}})
     evidence = Evidence(read_arms([str(tmp_path / "m0"), str(tmp_path / "m1")]))
+    assert [k for k, v in evidence.values(evidence.head, ACCURACY, "s").items() if v.n == 20] == [1, 2, 3]
     assert {k: (v.mean, v.n) for k, v in evidence.values(evidence.head, PASS, "s").items()} == {1: (0.5, 20), 2: (0.75, 10), 3: (1.0, 5)}
     assert {k: (v.mean, v.n) for k, v in evidence.values(evidence.head, GAIN, "s").items()} == {1: (0.0, 20), 2: (-0.25, 10), 3: (pytest.approx(-0.4), 5)}
 
@@ -432,7 +433,7 @@ def test_a_seed_that_was_stopped_is_left_out_and_named(tmp_path):
     report = write_report(read_arms(folders, need_evaluation=False), tmp_path / "report.html", tmp_path / "report")
     assert "not evaluated" not in report.headline.verdict and "in common" not in report.headline.verdict
     (said,) = [text for text in page_data((tmp_path / "report.html").read_text(encoding="utf-8"))["warnings"] if "m2" in text]
-    assert said.startswith(f"m: {tmp_path / 'm2'} was not evaluated, and takes no part in its figures: its training was stopped")
+    assert said.startswith(f"m: {tmp_path / 'm2'} was not evaluated, and takes no part in its figures but those of training: its training has not ended")
     assert len({row[-1] for s in sections_of(*folders).values() for t in s.tables if t.title == "Runs" for row in t.rows}) == 3, "its training is shown"
 
 

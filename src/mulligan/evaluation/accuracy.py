@@ -7,7 +7,7 @@ unsolved: the policy gave no correct answer; one that could not be graded takes 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -222,7 +222,8 @@ def _per_solved(tokens_P: Values, solved_P: Values) -> Interval | None:
     if not graded_P.any():
         return None
     tokens_SPC, solved_SPC = tokens_P[None, graded_P, None], solved_P[None, graded_P, None]
-    return ratios([tokens_SPC], [solved_SPC], bounds=None)[0]
+    (found,) = ratios([tokens_SPC], [solved_SPC], bounds=None)
+    return replace(found, n=int(graded_P.sum())) if found else None  # all of them, not those alone that were solved
 
 
 def compare_accuracy(a: Evaluation, b: Evaluation) -> dict[int, Interval]:

@@ -44,8 +44,8 @@ class Member:
 
     @property
     def seed(self) -> int | None:
-        """That of the training; None: not known. (An evaluation's own says nothing of which models belong together.)"""
-        return self.run.recipe.seed if self.run else None
+        """That of the training; the evaluation's own where the run is not known (an experiment's are the same)."""
+        return self.run.recipe.seed if self.run else self.figures.get("seed")
 
     @property
     def problem_sets(self) -> Mapping[str, Mapping[str, Any]]:
@@ -206,9 +206,9 @@ def read_member(folder: str | Path, *, need_evaluation: bool = True) -> Member:
 
 
 def how_to_evaluate(run: RunFolder) -> str:
-    """The command that a run still needs: one that was stopped has no model yet, and is evaluated at its end."""
+    """The command that a run still needs: one that has not ended has no model yet, and is evaluated at its end."""
     if not (run.model / "config.json").exists():
-        return f"its training was stopped, go on with it by mulligan train RECIPE --out {run.path} --resume"
+        return f"its training has not ended; if it was stopped, mulligan train RECIPE --out {run.path} --resume goes on with it"
     return f"run mulligan eval {run.path} --out {run.path / 'eval'}"
 
 

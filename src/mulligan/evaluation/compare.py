@@ -68,6 +68,12 @@ def means(a: Sets, *, weighting: Weighting = "questions", bounds: tuple[float, f
     return _intervals(means_C, drawn_RC, _alike([x.mean(0) for x in a]), a, weighting, bounds)
 
 
+def seed_means(a: Sets, *, weighting: Weighting = "questions") -> Floats:
+    """Each seed's own mean for each column, over the sets: `_SC`."""
+    (a,) = _checked(a)
+    return _over_sets([x.mean(1) for x in a], a, weighting)
+
+
 def ratios(tops: Sets, bottoms: Sets, *, weighting: Weighting = "questions", bounds: tuple[float, float] | None = (0.0, 1.0), seed: int = 0) -> list[Interval | None]:
     """Sum of the tops over sum of the bottoms for each column, over all seeds and problems of a set, then over the sets; arguments as `differences`.
 

@@ -167,6 +167,16 @@ def shared_seeds(a: Arm, b: Arm) -> list[int] | None:
     return [theirs.index(seed) for seed in ours]
 
 
+def seed_pairs(a: Arm, b: Arm) -> list[tuple[int, int]]:
+    """The places of the seeds that both arms have; of two arms of one seed each, those, whatever they are. Empty where an arm has one seed several times."""
+    ours, theirs = ([member.seed for member in arm.members] for arm in (a, b))
+    if len(ours) == len(theirs) == 1:
+        return [(0, 0)]
+    if None in (*ours, *theirs) or len({*ours}) < len(ours) or len({*theirs}) < len(theirs):
+        return []
+    return [(i, theirs.index(seed)) for i, seed in enumerate(ours) if seed in theirs]
+
+
 def shared_ks(sides: Sequence[tuple[Arm, Measure]], sets: Sequence[str]) -> list[int]:
     """The numbers k for which every side has all its quantities on every set."""
     found = [set(arm.ks(name, quantity)) for arm, measure in sides for quantity, _ in measure for name in sets]

@@ -49,7 +49,7 @@ class Interval:
     n: int
 
     def to_json(self) -> dict[str, float | int | None]:
-        return {"mean": self.mean, "low": self.low, "high": self.high if math.isfinite(self.high) else None, "n": self.n}
+        return {"mean": self.mean, "low": self.low, "high": None if self.high == math.inf else self.high, "n": self.n}
 
     @classmethod
     def from_json(cls, table: Mapping[str, Any]) -> Interval:

@@ -16,7 +16,7 @@ import numpy as np
 from mulligan.evaluation import Interval
 from mulligan.evaluation.arms import Arm, arm_fingerprint, find_arm
 from mulligan.evaluation.attempts import ANSWERED_AGAIN, RATES, REPEATED
-from mulligan.evaluation.compare import Floats, means, ratios, share_kept
+from mulligan.evaluation.compare import Floats, means, ratios, seed_means, share_kept
 from mulligan.evaluation.comparison import (
     ACCURACY,
     ALL_QUESTIONS,
@@ -29,6 +29,7 @@ from mulligan.evaluation.comparison import (
     NothingShared,
     aligned,
     difference_rows,
+    seed_pairs,
     shared_ks,
     shared_problems,
 )
@@ -192,20 +193,22 @@ class Evidence:
         return {label: by_k for label, by_k in found.items() if by_k}
 
     def by_seed(self, arm: Arm, rival: str | None, place: str, k: int) -> list[float]:
-        """accuracy@k - pass@k of each of the arm's seeds: its own, or the rival's (of the same seed, where it is an arm). Empty unless it is known of all."""
-        other = next((one for one in self.arms if one.label == rival), arm if rival is None else None)
-        theirs = {seed.members[0].seed: seed for seed in other.seeds()} if other else {}
+        """accuracy@k - pass@k of each of the arm's seeds, on the problems that all of them share: its own, or the rival's (of the same seed, where it is an
+        arm). Empty unless it is known of all."""
+        names, weighting = self._names(place), OVER_ALL.get(place, "questions")
         known = next((self.ceilings(place).get(ceiling, {}).get(k) for ceiling, label in SAMPLERS.items() if label == rival), None)
-        found: list[Interval | None] = []
-        for seed in arm.seeds():
-            if known:
-                accuracy = self.values(seed, ACCURACY, place).get(k)
-                found.append(accuracy.above(known.mean) if accuracy else None)
-            else:
-                one = seed if other is arm else theirs.get(seed.members[0].seed)
-                found.append((self.values(seed, GAIN, place) if one is seed else self.versus(seed, ACCURACY, one, PASS, place)).get(k) if one else None)
-        means_S = [one.mean for one in found if one]
-        return means_S if len(means_S) == len(arm.members) else []
+        other = arm if rival is None else next((one for one in self.arms if one.label == rival), None)
+        if (known or other) is None or not arm.has_values or any(name not in arm.problem_sets for name in names):
+            return []
+        sides = [(arm, ACCURACY)] if known else [(arm, ACCURACY), (other, PASS)] if other else []
+        pairs = seed_pairs(arm, other) if other and other is not arm else [(i, i) for i in range(len(arm.members))]
+        if len(pairs) < len(arm.members) or any(not one.has_values or any(name not in one.problem_sets for name in names) for one, _ in sides):
+            return []
+        if k not in shared_ks(sides, names) or not (cells := _aligned(sides, names, [k])):
+            return []
+        mine_S = seed_means(cells[0], weighting=weighting)[:, 0]
+        theirs_S = known.mean if known else seed_means(cells[1], weighting=weighting)[[place_ for _, place_ in pairs], 0]
+        return (mine_S - theirs_S).tolist()
 
     def same_models(self, a: Arm, b: Arm) -> bool:
         """Whether two arms are evaluations of the same models: told in other words, say, or sampled at other temperatures."""
@@ -468,10 +471,8 @@ class Evidence:
     def power_against(self, arm: Arm, other: Arm, place: str) -> list[Mapping[str, Any]]:
         """The same of accuracy@K - the other arm's pass@K, for each seed that both have; with the number of `problems` that both saw."""
         k = self.budget(arm, place)
-        pairs = [(one, two) for one in arm.seeds() for two in other.seeds() if one.members[0].seed == two.members[0].seed is not None]
-        if len(arm.members) == len(other.members) == 1:
-            pairs = [(arm, other)]
-        return [power for one, two in pairs for power in self._power(place, one, k, two, (PASS, k))]
+        ours, theirs = arm.seeds(), other.seeds()
+        return [power for i, j in seed_pairs(arm, other) for power in self._power(place, ours[i], k, theirs[j], (PASS, k))]
 
     @staticmethod
     def _power(place: str, arm: Arm, k: int, other: Arm, bottom: tuple[Measure, int]) -> list[Mapping[str, Any]]:
@@ -485,9 +486,8 @@ class Evidence:
 
     def _means(self, arm: Arm, measure: Measure, ks: list[int], place: str, bounds: tuple[float, float] | None) -> ByK:
         names = self._names(place)
-        cells = [arm.cells(name, quantity, ks, arm.problems(name)) for name in names for quantity, _ in measure]
-        # A problem that is not known for some k takes no part there alone, as in eval.json.
-        batches = [ks] if all(np.isfinite(x).all() for x in cells) else [[k] for k in ks]
+        # Of few samples that could be graded pass@k is known up to some k only: such a problem is left out there alone, as in eval.json.
+        batches = [[k] for k in ks] if measure in (PASS, GAIN) else [ks]
         found: ByK = {}
         for batch in batches:
             if sides := _aligned([(arm, measure)], names, batch):

@@ -6,7 +6,7 @@ A difference counts only if its 95 % interval leaves 0 out.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from mulligan.evaluation import Interval
@@ -80,8 +80,8 @@ class Findings:
     """Labels among `rivals` that are no arms: each seed's own evaluation was given their samples."""
     sampled_to: int
     """The largest number of independent samples for which pass@k is known; 0: none."""
-    sampled: bool
-    """Whether independent samples were drawn."""
+    sampled: bool | None
+    """Whether independent samples were drawn; None: of some seeds or sets, not of all."""
     named: bool
     """Whether a sentence has to say which problems it speaks of: there are several sets."""
     played: tuple[str, ...]
@@ -168,7 +168,7 @@ def find(evidence: Evidence) -> Findings | None:
         again=tuple(other.label for other in evidence.arms if other is not arm and evidence.same_models(arm, other)),
         given=tuple(given),
         sampled_to=max(evidence.values(arm, PASS, place), default=0),
-        sampled=any(m.problem_sets[name].get("samples") for m in arm.members for name in arm.problem_sets),
+        sampled=_all_or_some([bool(figures.get("samples")) for m in arm.members for name, figures in m.problem_sets.items() if place in (name, *OVER_ALL)]),
         named=len(evidence.sets) > 1,
         played=tuple(played),
         blind=evidence.control_difference(arm, place, "history_blind").get(k) if "history_blind" in played else None,
@@ -179,6 +179,11 @@ def find(evidence: Evidence) -> Findings | None:
         counted_gain=evidence.control_gain(arm, place, "other_history").get(k) if "other_history" in played else None,
         untold=kept.get("verdict_hidden"),
     )
+
+
+def _all_or_some(told: list[bool]) -> bool | None:
+    """True: all; False: none; None: some."""
+    return all(told) if all(told) or not any(told) else None
 
 
 def _verdict(found: Findings) -> tuple[str, Tone]:
@@ -273,7 +278,8 @@ def _caveats(evidence: Evidence, found: Findings) -> list[str]:
     elif seeds < MIN_SEEDS:
         caveats.append(f"{seeds} training seeds: intervals over so few are too narrow.{_seed_by_seed(evidence, found)}")
     if found.gain is None and found.k > found.start:
-        none = "None of the independent samples could be graded" if found.sampled else "No independent samples were drawn"
+        reasons = {True: "None of the independent samples could be graded", None: "Independent samples were not drawn of every seed and set", False: "No independent samples were drawn"}
+        none = reasons[found.sampled]
         drawn = f"Independent samples reach pass@{found.sampled_to} only" if found.sampled_to else none
         caveats.append(f"{drawn}, so that what the failed attempts bring cannot be told from drawing again.")
     if found.blind is None and found.k > found.start:
@@ -297,9 +303,12 @@ def _seed_by_seed(evidence: Evidence, found: Findings) -> str:
     rivals = [found.strongest] if found.strongest and found.strongest not in found.given else []
     for rival in (None, *rivals):
         against = "their own samples" if rival is None else f"those of {rival}"
-        if len(gains := evidence.by_seed(evidence.head, rival, found.place, found.k)) > 1:
+        if found.k > found.start and len(gains := evidence.by_seed(evidence.head, rival, found.place, found.k)) > 1:
             each = [points(Interval.exact(gain)).partition(" [")[0] for gain in gains]
-            said.append(f"{' and '.join((', '.join(each[:-1]), each[-1]))} points over {against} (by Student's t {points_of(student(gains))})")
+            spread = student(gains)
+            clipped = replace(spread, low=max(spread.low, -1.0), high=min(spread.high, 1.0))
+            alone = f" (by Student's t {points_of(clipped)})" if spread.width else ""  # seeds that are alike show no spread, which does not say that there is none
+            said.append(f"{' and '.join((', '.join(each[:-1]), each[-1]))} points over {against}{alone}")
     return f" Seed by seed it gains {'; '.join(said)}." if said else ""
 
 

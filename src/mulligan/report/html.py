@@ -124,7 +124,7 @@ def _warnings(evidence: Evidence) -> list[str]:
     arms = [arm for arm in evidence.evaluated if arm.has_values]
     pairs = zip(evidence.trained, evidence.arms, strict=True)
     missing = [(arm, m) for arm, evaluated in pairs for m in arm.members if evaluated is not arm and m not in evaluated.members]
-    found = [f"{arm.label}: {m.folder} was not evaluated, and takes no part in its figures: {how_to_evaluate(m.run) if m.run else ''}" for arm, m in missing]
+    found = [f"{arm.label}: {m.folder} was not evaluated, and takes no part in its figures but those of training: {how_to_evaluate(m.run) if m.run else ''}" for arm, m in missing]
     found += comparison_warnings(arms) if arms else []
     found += [f"{arm.label}: no values.parquet, so that it cannot be paired with others: mulligan eval with this version" for arm in evidence.evaluated if not arm.has_values]
     counted = {name for name in evidence.sets if any(text.startswith(f"{name}: ") and FEW in text for text in found)}

@@ -142,7 +142,7 @@ def _over_seeds(runs: Sequence[Mapping[int, float]]) -> dict[int, Interval]:
 
 def progress_section(evidence: Evidence) -> Section | None:
     """Accuracy against training steps, with one attempt and with as many as were trained."""
-    found = {arm.label: _on_the_way(arm) for arm in evidence.trained}
+    found = {arm.label: _on_the_way(arm) for arm in evidence.arms}
     panels = []
     for name in dict.fromkeys(name for by_step in found.values() for arm in by_step.values() for name in arm.problem_sets):
         measured = {label: {step: _accuracy(arm, name) for step, arm in by_step.items()} for label, by_step in found.items()}
@@ -156,7 +156,7 @@ def progress_section(evidence: Evidence) -> Section | None:
             if curves := [curve for curve in curves if curve.points]:
                 panels.append(Panel(f"{name}, {k} attempt{'s' if k > 1 else ''}", curves, "training step", "solved"))
     if not panels:
-        trained = any(runs_of(arm) for arm in evidence.trained)
+        trained = any(runs_of(arm) for arm in evidence.arms)
         return Section("progress", "Accuracy on the way", missing="No run was evaluated on the way: train.eval_every=50 does so every 50 steps.") if trained else None
     several = [arm for by_step in found.values() for arm in by_step.values() if len(arm.members) > 1]
     over = "seeds x problems" if several else "problems"
