@@ -19,9 +19,10 @@ from typing import Any
 from rich.console import Console
 
 from mulligan.errors import RunError
+from mulligan.evaluation.values import ProblemValues, read_values
 from mulligan.jobs import Job, Task, evaluate_job, find_recipes, read_figures, run_tasks, slug, train_job, worker_pool
 from mulligan.report.figures import Curve, Panel, accuracy_figure
-from mulligan.report.summary import quickstart_sentences
+from mulligan.report.summary import paired_differences, quickstart_sentences
 from mulligan.report.tables import comparison_table, intervals
 from mulligan.tasks.builtin import guess, readings
 
@@ -78,12 +79,21 @@ def run_quickstart(out: Path, *, recipes: Path | None = None, seed: int = 0, ove
     summary = {
         READINGS: {"multi_attempt": figures[multi.name], "single_turn": figures[single.name], "warm_up": figures[warm.name]},
         GUESS: {"feedback": figures[hints.name], "verdict_only": figures[verdict.name]},
+        "paired": {
+            READINGS: paired_differences(_values(multi_attempt=multi, single_turn=single, warm_up=warm), "multi_attempt"),
+            GUESS: paired_differences(_values(feedback=hints, verdict_only=verdict), "feedback"),
+        },
         "seed": seed,
         "resumed": resumed,
         "seconds": round(time.monotonic() - began, 1),
     }
     write_results(out, summary, Console())
     return summary
+
+
+def _values(**jobs: Job) -> dict[str, ProblemValues]:
+    """Each job's values per problem, of its one problem set."""
+    return {name: next(iter(read_values(one.folder).values())) for name, one in jobs.items()}
 
 
 def _show_again(out: Path, seed: int) -> dict[str, Any]:

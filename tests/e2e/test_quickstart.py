@@ -62,6 +62,10 @@ def test_the_summary(quickstart: tuple[Path, dict[str, Any]]):
     assert summary["seed"] == 3
     assert summary["readings"].keys() == {"multi_attempt", "single_turn", "warm_up"}
     assert summary["guess"].keys() == {"feedback", "verdict_only"}
+    paired = summary["paired"]
+    assert paired["readings"]["rises"].keys() == summary["readings"].keys()
+    assert paired["readings"]["over_pass"] == {}, "three samples say nothing of five"
+    assert paired["guess"]["over"].keys() == {"verdict_only"}
     for arm in summary["readings"].values():
         check_arm(arm, 12)
     for arm in summary["guess"].values():

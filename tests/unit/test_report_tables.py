@@ -1,13 +1,16 @@
 """Tables and the quickstart's sentences: what is printed is what was measured."""
 
+import dataclasses
 import io
 import json
 
+import numpy as np
 import pytest
 from fake_dialogues import FakePlayer, problem
 from rich.console import Console
 
 from mulligan.evaluation import evaluate, read_rivals, write_evaluation
+from mulligan.evaluation.values import ProblemValues
 from mulligan.report import (
     TextTable,
     attempts_table,
@@ -19,6 +22,7 @@ from mulligan.report import (
     quickstart_sentences,
     references_table,
 )
+from mulligan.report.summary import paired_differences
 
 SOLVED_AT = [1, 1, 2, 2, 2, 3, None, None, None, None]
 PROBLEMS = [problem(i) for i in range(10)]
@@ -257,14 +261,14 @@ def test_sentences_when_it_worked():
     )
     assert second == (
         'guess (learning from feedback): with 2 attempts instead of 1, the model told "higher" or "lower" rose from 7.0 % to 93.0 % (+86.0 points), the model told '
-        "only that it was wrong did not rise (from 7.0 % to 7.0 %, intervals overlap); at 2 attempts the first is 86.0 points above the second, so what the feedback "
+        "only that it was wrong did not clearly rise (from 7.0 % to 7.0 %, intervals overlap); at 2 attempts the first is 86.0 points above the second, so what the feedback "
         "says is used, beyond merely drawing again."
     )
 
 
 def test_sentences_when_nothing_was_shown():
     first, second = quickstart_sentences(summary(arm([0.39, 0.42]), arm([0.39, 0.41]), feedback=(0.07, 0.08)))
-    assert "the multi-attempt model did not rise (from 39.0 % to 42.0 %, intervals overlap)" in first
+    assert "the multi-attempt model did not clearly rise (from 39.0 % to 42.0 %, intervals overlap)" in first
     assert "not clearly different from the single-turn model" in first
     assert "34.0 points below the warm-up model's pass@2 from independent samples (76.0 %)" in first
     assert "not clearly different from the second, so this run does not show that the feedback is used" in second
@@ -275,6 +279,35 @@ def test_sentences_when_it_went_wrong():
     assert "the multi-attempt model fell from 39.0 % to 30.0 % (-9.0 points)" in first
     assert "30.0 points below the single-turn model" in first
     assert "the first is 53.0 points below the second, so the feedback did harm here" in second
+
+
+def test_sentences_go_by_paired_differences_where_they_are_known():
+    """Intervals that overlap may hide a difference that every problem shows; and one that is known brings its interval."""
+
+    def values(solved, passed=None):
+        quantities = {"solved": {k: np.array(v, dtype=float) for k, v in solved.items()}}
+        return ProblemValues(tuple(f"p{i}" for i in range(40)), quantities | ({"passed": {k: np.array(v) for k, v in passed.items()}} if passed else {}))
+
+    some, more, most = [1] * 10 + [0] * 30, [1] * 22 + [0] * 18, [1] * 30 + [0] * 10
+    multi = values({1: some, 2: most}, {1: [0.25] * 40, 2: [0.5] * 40})
+    single = values({1: some, 2: some}, {1: [0.25] * 40, 2: [0.3] * 40})
+    readings = paired_differences({"multi_attempt": multi, "single_turn": single, "warm_up": values({1: some, 2: more}, {1: [0.4] * 40, 2: [0.75] * 40})}, "multi_attempt")
+    reversed_ids = dataclasses.replace(values({1: some, 2: more[::-1]}), problem_ids=tuple(f"p{i}" for i in range(39, -1, -1)))
+    guess = paired_differences({"feedback": multi, "verdict_only": reversed_ids}, "feedback")
+    assert {name: one["mean"] for name, one in readings["rises"].items()} == {"multi_attempt": 0.5, "single_turn": 0.0, "warm_up": pytest.approx(0.3)}
+    assert {name: one["mean"] for name, one in readings["over_pass"].items()} == {"multi_attempt": 0.25, "single_turn": pytest.approx(0.45), "warm_up": 0.0}
+    assert guess["over"]["verdict_only"]["mean"] == pytest.approx(0.2), "problem by problem, in whatever order"
+
+    told = summary(arm([0.25, 0.75], 0.15, [0.25, 0.5]), arm([0.25, 0.25], 0.15, [0.25, 0.3]), (0.25, 0.75), (0.25, 0.55)) | {"paired": {"readings": readings, "guess": guess}}
+    told["guess"] = {"feedback": arm((0.25, 0.75), 0.15), "verdict_only": arm((0.25, 0.55), 0.15)}
+    told["readings"]["warm_up"] = arm((0.25, 0.55), 0.15, (0.4, 0.75))
+    first, second = quickstart_sentences(told)
+    assert "rose from 25.0 % to 75.0 % (+50.0 points [+35.0, +65.0])" in first
+    assert "the single-turn model did not clearly rise (from 25.0 % to 25.0 %: 0.0 points [" in first
+    assert "is 50.0 points [35.0, 65.0] above the single-turn model and not clearly different (0.0 points [" in first
+    assert "the first is 20.0 points [" in second and "] above the second, so what the feedback says is used" in second
+    turned = {"guess": {"over": {"verdict_only": {"mean": -0.2, "low": -0.3, "high": -0.1, "n": 40}}}}
+    assert "20.0 points [10.0, 30.0] below the second, so the feedback did harm here" in quickstart_sentences(told | {"guess": {"feedback": arm((0.25, 0.55)), "verdict_only": arm((0.25, 0.75))}, "paired": turned})[1]
 
 
 def test_sentences_name_its_own_pass_at_k_when_that_is_the_best_rival():
