@@ -6,7 +6,6 @@ import json
 import math
 from dataclasses import dataclass, replace
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from fake_dialogues import FakePlayer, problem, rollout
@@ -14,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mulligan.errors import ConfigError, DataError, GraderError, RunError
-from mulligan.evaluation import Interval, compare_accuracy, evaluate, num_dialogues, parse_attempts, read_evaluation, write_evaluation
+from mulligan.evaluation import Interval, evaluate, num_dialogues, parse_attempts, read_evaluation, write_evaluation
 from mulligan.evaluation.attempts import normalise_answer, repeats_of
 from mulligan.sampling import SamplingParams
 from mulligan.types import Problem
@@ -272,24 +271,6 @@ def test_bad_settings_are_all_named_before_anything_is_played():
     with pytest.raises(GraderError, match="accuracy with 1 attempts"):
         evaluate(player, PROBLEMS, name="x", attempts=(1, 2), samples=8, controls=("history_blind",))
     assert len(player.calls) == 1, "nothing more is played once it is known"
-
-
-def test_two_models_are_compared_on_the_problems_both_saw():
-    better = evaluate(FakePlayer(scripted), PROBLEMS, name="a", attempts=(1, 2, 3))
-    worse = evaluate(FakePlayer(lambda i, k, g: ends_at(SOLVED_AT[i + 2], k)), PROBLEMS[2:], name="b", attempts=(1, 2))
-    worse_ids = dict(zip(worse.problem_ids, worse.solved[2], strict=True))
-    found = compare_accuracy(better, worse)
-    assert sorted(found) == [1, 2]
-    assert found[2].n == 8
-    expected = np.mean([better.solved[2][i] - worse_ids[f"p{i}"] for i in range(2, 10)])
-    assert found[2].mean == pytest.approx(expected)
-    backwards = compare_accuracy(worse, better)
-    assert backwards[2].mean == pytest.approx(-expected)
-    twice = evaluate(FakePlayer(lambda i, k, g: ["c"] if i else ["w"]), [problem(0), dataclasses.replace(problem(1), id="p0")], name="d", attempts=(1,))
-    assert compare_accuracy(twice, twice)[1].mean == 0, "namesakes in their order"
-    other = evaluate(FakePlayer(scripted), [problem(77)], name="c", attempts=(1,))
-    with pytest.raises(ConfigError, match="no problem in common"):
-        compare_accuracy(better, other)
 
 
 # ------------------------------------------------------------------------------------------------------------ attempts text

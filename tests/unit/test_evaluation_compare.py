@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mulligan.evaluation import bootstrap_seeds, paired_difference
+from mulligan.evaluation import paired_difference
 from mulligan.evaluation.compare import differences, means, ratios, share_kept
 from mulligan.evaluation.intervals import bootstrap_ratio, share_unseen
 from mulligan.report.tables import number
@@ -83,14 +83,6 @@ def test_seeds_are_one_draw_for_all_sets():
     zero = [np.zeros((1, 30, 1))] * 2
     drawn = slow_resamples([a, zero], np.random.default_rng(0), weighting="sets")
     assert np.mean(drawn == 1.0) == pytest.approx(0.25, abs=0.03)
-
-
-def test_the_two_level_means_agree_with_bootstrap_seeds():
-    rng = np.random.default_rng(3)
-    values = (rng.random((4, 80)) < rng.random((4, 1))).astype(float)
-    (found,) = means([values[:, :, None]])
-    reference = bootstrap_seeds(values)
-    assert (found.mean, found.low, found.high) == pytest.approx((reference.mean, reference.low, reference.high), abs=0.02)
 
 
 def test_columns_are_drawn_together_and_bounds_matter():

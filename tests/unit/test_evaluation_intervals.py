@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mulligan.evaluation import Interval, bootstrap_mean, bootstrap_ratio, bootstrap_seeds, bootstrap_statistics, paired_difference, pass_at_k
+from mulligan.evaluation import Interval, bootstrap_mean, bootstrap_ratio, bootstrap_statistics, paired_difference, pass_at_k
 from mulligan.evaluation.intervals import enough_resamples, less, share_unseen, student
 
 
@@ -124,22 +124,6 @@ def test_ratio_resamples_problems_not_attempts():
     assert (skipping.mean, skipping.n) == (0.75, 2)
 
 
-def test_two_level_bootstrap():
-    rng = np.random.default_rng(3)
-    values = (rng.random((1, 200)) < 0.3).astype(float)
-    one, plain = bootstrap_seeds(values, resamples=8000), bootstrap_mean(values[0], resamples=8000)
-    assert (one.mean, one.n) == (plain.mean, 200)
-    assert (one.low, one.high) == pytest.approx((plain.low, plain.high), abs=0.011)
-    # seeds that disagree widen the interval; five copies of one seed do not narrow it
-    assert bootstrap_seeds(np.repeat(values, 5, axis=0), resamples=8000).width == pytest.approx(plain.width, rel=0.1)
-    apart = np.stack([np.zeros(200), np.ones(200)] * 3)
-    seeds = bootstrap_seeds(apart, resamples=8000)
-    assert seeds.mean == 0.5
-    assert seeds.low <= 1 / 6
-    assert seeds.high >= 5 / 6
-    assert bootstrap_seeds(np.zeros((3, 40))).high == pytest.approx(0.0876216, abs=1e-7)
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -151,7 +135,6 @@ def test_two_level_bootstrap():
         (lambda: bootstrap_mean([0.0, 1.0], resamples=0), "resamples"),
         (lambda: bootstrap_ratio([1.0], [0.0]), "at least one problem"),
         (lambda: bootstrap_ratio([1.0], [-1.0]), "negative"),
-        (lambda: bootstrap_seeds([0.0, 1.0]), "dimension"),
     ],
 )
 def test_bad_values_are_named(call, message):

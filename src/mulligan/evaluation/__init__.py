@@ -1,10 +1,10 @@
 """Accuracy against attempts, pass@k, what the failed attempts brought, and intervals for all of it. Torch-free: a player is handed in."""
 
-from mulligan.evaluation.accuracy import Player, compare_accuracy, evaluate, num_dialogues
+from mulligan.evaluation.accuracy import Player, evaluate, num_dialogues
 from mulligan.evaluation.attempts import AttemptFigures, Rate, parse_attempts
 from mulligan.evaluation.controls import ControlFigures, FalseWrong, control_faults
 from mulligan.evaluation.evaluation import Evaluation
-from mulligan.evaluation.intervals import Interval, bootstrap_mean, bootstrap_ratio, bootstrap_seeds, bootstrap_statistics, paired_difference
+from mulligan.evaluation.intervals import Interval, bootstrap_mean, bootstrap_ratio, bootstrap_statistics, paired_difference
 from mulligan.evaluation.kept import KeptPlays
 from mulligan.evaluation.passk import pass_at_k
 from mulligan.evaluation.power import Power, detectable_difference, problems_needed
@@ -31,9 +31,7 @@ __all__ = [
     "SampleFigures",
     "bootstrap_mean",
     "bootstrap_ratio",
-    "bootstrap_seeds",
     "bootstrap_statistics",
-    "compare_accuracy",
     "control_faults",
     "detectable_difference",
     "dialogue_table",

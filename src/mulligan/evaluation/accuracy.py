@@ -23,7 +23,7 @@ from mulligan.evaluation.power import power_of
 from mulligan.evaluation.rivals import Rival, rival_figures
 from mulligan.evaluation.samples import SampleFigures, sample_figures
 from mulligan.evaluation.tokens import equal_tokens, left_out
-from mulligan.evaluation.values import ProblemValues, Values, difference_of, differences_of, means_of, numbered
+from mulligan.evaluation.values import ProblemValues, Values, differences_of, means_of
 from mulligan.rollout import require_unbroken
 from mulligan.sampling import SamplingParams
 from mulligan.transcripts import as_utf8
@@ -224,21 +224,6 @@ def _per_solved(tokens_P: Values, solved_P: Values) -> Interval | None:
     tokens_SPC, solved_SPC = tokens_P[None, graded_P, None], solved_P[None, graded_P, None]
     (found,) = ratios([tokens_SPC], [solved_SPC], bounds=None)
     return replace(found, n=int(graded_P.sum())) if found else None  # all of them, not those alone that were solved
-
-
-def compare_accuracy(a: Evaluation, b: Evaluation) -> dict[int, Interval]:
-    """accuracy(a) - accuracy(b) at each k that both have, paired over the problems that both saw.
-
-    Raises:
-        ConfigError: the two saw no problem in common.
-    """
-    place_b = {key: i for i, key in enumerate(numbered(b.problem_ids))}
-    pairs = [(i, place_b[key]) for i, key in enumerate(numbered(a.problem_ids)) if key in place_b]
-    if not pairs:
-        raise ConfigError(f"{a.name} and {b.name} have no problem in common: evaluate both on the same source, limit and seed")
-    rows_a, rows_b = (list(rows) for rows in zip(*pairs, strict=True))
-    shared = [k for k in a.solved if k in b.solved]
-    return {k: d for k in shared if (d := difference_of(a.solved[k][rows_a], b.solved[k][rows_b])) is not None}
 
 
 # -------------------------------------------------------------------------------------------------------------- before it

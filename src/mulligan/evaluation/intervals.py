@@ -1,6 +1,6 @@
-"""Confidence intervals over problems (and seeds): the percentile bootstrap, with a rule for samples that show no variation.
+"""Confidence intervals over problems: the percentile bootstrap, with a rule for samples that show no variation. (Over seeds as well: `compare`.)
 
-Suffixes: `_P` problem, `_S` seed, `_R` resample.
+Suffixes: `_P` problem, `_S` seed, `_R` resample, `_C` column.
 
 **Samples that vary little.** When every value is the same (0 of n solved, n of n, no difference anywhere) the bootstrap
 interval has no width, which claims certainty that n problems cannot give; and when one of n problems differs a little, the interval ends at
@@ -136,27 +136,6 @@ def bootstrap_ratio(
         sums_R2 = rng.multinomial(n, counts / n, size=size) @ distinct
         parts.append(sums_R2[:, 0] / sums_R2[:, 1])
     return _percentiles(mean, np.concatenate(parts), level, n, bounds, float(alike(top_P / bottom_P)))
-
-
-def bootstrap_seeds(
-    values_SP: ArrayLike, *, level: float = 0.95, resamples: int | None = None, seed: int = 0, bounds: tuple[float, float] | None = (0.0, 1.0)
-) -> Interval:
-    """Mean over seeds x problems, for a method trained with several seeds and evaluated on the same problems.
-
-    Two-level: each resample draws seeds with replacement and, independently, problems with replacement (the design is crossed:
-    every seed sees every problem), and takes the mean of the cells. With one seed this is the bootstrap over problems alone; with
-    fewer than five seeds the interval is too narrow, since S seeds show only (S - 1)/S of the variance between seeds. `n` is the number of problems.
-    """
-    values_SP = _checked(values_SP, 2)
-    seeds, n = values_SP.shape
-    rng = np.random.default_rng(seed)
-    parts = []
-    for size in _chunks(enough_resamples(n) if resamples is None else resamples, n):
-        seed_weight_RS = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=size) / seeds
-        by_problem_RP = seed_weight_RS @ values_SP
-        index_RP = rng.integers(0, n, size=(size, n))
-        parts.append(np.take_along_axis(by_problem_RP, index_RP, axis=1).mean(axis=1))
-    return _percentiles(float(values_SP.mean()), np.concatenate(parts), level, n, bounds, float(alike(values_SP.mean(axis=0))))
 
 
 def bootstrap_statistics(
