@@ -21,6 +21,7 @@ from mulligan.evaluation.values import read_values
 from mulligan.report.evidence import Evidence
 from mulligan.report.experiment import experiment_table
 from mulligan.report.html import write_report
+from mulligan.report.power import power_against
 from mulligan.report.sections import evaluation_sections
 from mulligan.report.training import MOST_POINTS, stretches, training_sections, write_curves
 from mulligan.runlog import RunFolder
@@ -443,9 +444,9 @@ def test_power_against_a_rival_pairs_no_seeds_that_are_not_known(tmp_path):
         values = {"solved": {1: [0, 1] * 20, 2: [1, 1] * 20}, "passed": {1: [0.5] * 40, 2: np.linspace(0, 1, 40)}}
         write_evaluation(tmp_path / name, {"s": values})
     several = Evidence(read_arms([f"h={tmp_path / 'ha'},{tmp_path / 'hb'}", f"r={tmp_path / 'ra'},{tmp_path / 'rb'}"]))
-    assert several.power_against(several.arms[0], several.arms[1], "s") == []
+    assert power_against(several, several.arms[0], several.arms[1], "s") == []
     single = Evidence(read_arms([f"h={tmp_path / 'ha'}", f"r={tmp_path / 'ra'}"]))
-    assert len(single.power_against(single.arms[0], single.arms[1], "s")) == 1
+    assert len(power_against(single, single.arms[0], single.arms[1], "s")) == 1
 
 
 def test_one_dialogue_counted_up_to_k_is_not_called_an_evaluation_of_its_own(tmp_path):

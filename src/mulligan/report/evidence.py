@@ -35,7 +35,6 @@ from mulligan.evaluation.comparison import (
 )
 from mulligan.evaluation.controls import FALSE_WRONG_COUNTS
 from mulligan.evaluation.faults import trained_on
-from mulligan.evaluation.power import power_of
 from mulligan.evaluation.samples import TALLIED, Tally, fold_of, key_of
 from mulligan.evaluation.tokens import EqualTokens, equal_tokens_of_seeds
 from mulligan.report.joining import hulls, over_seeds, over_tables, without_bounds
@@ -454,35 +453,6 @@ class Evidence:
         if not arm.has_values or not (ks := shared_ks([(arm, measure)], names)):
             return {}
         return self._means(arm, measure, ks, place, (-1.0, 1.0) if minus else (0.0, 1.0))
-
-    # ----------------------------------------------------------------------------------------------------------- power
-
-    def power(self, arm: Arm, place: str, of: str) -> list[Mapping[str, Any]]:
-        """What one seed's problems can show (`evaluation.power`) of `rise`, from 1 to K attempts, or of `gain`, for each seed that says something: as its
-        evaluation found it, else from its values per problem."""
-        k = self.budget(arm, place)
-        key, bottom = ("power", (ACCURACY, 1)) if of == "rise" else ("gain_power", (PASS, k))
-        found = []
-        for seed in arm.seeds():
-            said = self.table(seed, place, key) if all(rise in (None, [1, k]) for rise in self.table(seed, place, "rise")) else []
-            found += said or self._power(place, seed, k, seed, bottom)
-        return found
-
-    def power_against(self, arm: Arm, other: Arm, place: str) -> list[Mapping[str, Any]]:
-        """The same of accuracy@K - the other arm's pass@K, for each seed that both have; with the number of `problems` that both saw."""
-        k = self.budget(arm, place)
-        ours, theirs = arm.seeds(), other.seeds()
-        return [power for i, j in seed_pairs(arm, other) for power in self._power(place, ours[i], k, theirs[j], (PASS, k))]
-
-    @staticmethod
-    def _power(place: str, arm: Arm, k: int, other: Arm, bottom: tuple[Measure, int]) -> list[Mapping[str, Any]]:
-        sides = [(arm, ACCURACY, k), (other, *bottom)]
-        if any(not one.has_values or place not in one.problem_sets or k not in shared_ks([(one, measure)], [place]) for one, measure, k in sides):
-            return []
-        problems = shared_problems([arm, other], place)
-        a_P, b_P = (one.cells(place, measure[0][0], [k], problems)[0, :, 0] for one, measure, k in sides)
-        power = power_of(a_P, b_P)
-        return [power.to_json() | {"problems": len(problems)}] if power else []
 
     def _means(self, arm: Arm, measure: Measure, ks: list[int], place: str, bounds: tuple[float, float] | None) -> ByK:
         names = self._names(place)

@@ -11,6 +11,7 @@ from mulligan.evaluation.arms import Arm
 from mulligan.evaluation.comparison import ACCURACY, GAIN, OVER_ALL, PASS, TOKENS, Measure
 from mulligan.report.chart import Chart, Curve, Panel
 from mulligan.report.evidence import SAMPLERS, Evidence, budget_among, strongest, whose_list
+from mulligan.report.power import power, power_against
 from mulligan.report.tables import NOTHING, TextTable, number, per_solved, percent, plain, points, tenths
 from mulligan.tasks.builtin.strategies import BEST, LIST
 
@@ -389,9 +390,9 @@ def power_section(evidence: Evidence) -> Section | None:
     for place in evidence.sets:
         said = []
         for arm in (arm for arm in evidence.evaluated if place in arm.problem_sets):
-            measured = {what: evidence.power(arm, place, what) for what in ("rise", "gain")}
+            measured = {"rise": power(evidence, arm, place, "rise"), "gain": power(evidence, arm, place, "gain")}
             if arm is evidence.head and (rival := _strongest_arm(evidence, place)) is not None:
-                measured[f"gain over {rival.label}'s"] = evidence.power_against(arm, rival, place)
+                measured[f"gain over {rival.label}'s"] = power_against(evidence, arm, rival, place)
             for what, found in measured.items():
                 if not found:
                     continue
