@@ -99,11 +99,11 @@ def evaluate(
                     trained_attempts=trained, trained_on=trained_on, rivals=rivals, kept=kept, on_done=on_done,
                 )  # fmt: skip
             evaluations.append(done)
-            for table in evaluation_tables(done):
-                console.print(table)
-        # Once it is whole: what is read as the model's evaluation must not lack a set.
+        # Once it is whole: what is read as the model's evaluation must not lack a set. And before it is shown, to a reader that may be gone.
         write_evaluation(out, evaluations, model=_evaluated(model, settled), settings=settings_of(settled))
         write_set_aside(out, sets)
+        for table in (table for done in evaluations for table in evaluation_tables(done)):
+            console.print(table)
         kept.forget()
     finally:
         player.grader.close()
