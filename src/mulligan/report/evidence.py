@@ -206,7 +206,7 @@ class Evidence:
         if k not in shared_ks(sides, names) or not (cells := _aligned(sides, names, [k])):
             return []
         mine_S = seed_means(cells[0], weighting=weighting)[:, 0]
-        theirs_S = known.mean if known else seed_means(cells[1], weighting=weighting)[[place_ for _, place_ in pairs], 0]
+        theirs_S = known.mean if known else seed_means(cells[1], weighting=weighting)[[j for _, j in pairs], 0]
         return (mine_S - theirs_S).tolist()
 
     def same_models(self, a: Arm, b: Arm) -> bool:
