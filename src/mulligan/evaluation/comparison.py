@@ -161,10 +161,8 @@ def shared_seeds(a: Arm, b: Arm) -> list[int] | None:
     Runs of one seed and recipe share a warm-up and the order of the problems, so that what a seed does to both drops out; where they share nothing, the
     pairs are as good as any others. Of fewer seeds too few differences are left to show how they vary (docs/looking.md: "How the intervals are made"): there each arm's seeds are drawn by themselves.
     """
-    ours, theirs = ([member.seed for member in arm.members] for arm in (a, b))
-    if None in ours or len({*ours}) < len(ours) or len(ours) < MIN_SEEDS or len(theirs) != len(ours) or {*ours} != {*theirs}:
-        return None
-    return [theirs.index(seed) for seed in ours]
+    pairs = seed_pairs(a, b)
+    return [j for _, j in pairs] if MIN_SEEDS <= len(pairs) == len(a.members) == len(b.members) else None
 
 
 def seed_pairs(a: Arm, b: Arm) -> list[tuple[int, int]]:

@@ -457,7 +457,8 @@ class Evidence:
     def _means(self, arm: Arm, measure: Measure, ks: list[int], place: str, bounds: tuple[float, float] | None) -> ByK:
         names = self._names(place)
         # Of few samples that could be graded pass@k is known up to some k only: such a problem is left out there alone, as in eval.json.
-        batches = [[k] for k in ks] if measure in (PASS, GAIN) else [ks]
+        some = measure in (PASS, GAIN) and not all(np.isfinite(arm.cells(name, quantity, ks, arm.problems(name))).all() for name in names for quantity, _ in measure)
+        batches = [[k] for k in ks] if some else [ks]
         found: ByK = {}
         for batch in batches:
             if sides := _aligned([(arm, measure)], names, batch):
