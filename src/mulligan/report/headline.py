@@ -16,7 +16,7 @@ from mulligan.evaluation.comparison import ACCURACY, GAIN, OVER_ALL, PASS
 from mulligan.evaluation.faults import SMALL_SET
 from mulligan.evaluation.intervals import student
 from mulligan.report.evidence import BEST_SAMPLER, SAMPLERS, Evidence, strongest, whose_list
-from mulligan.report.tables import percent, points
+from mulligan.report.tables import percent, points, points_of, share
 from mulligan.tasks.builtin.strategies import LIST
 
 Tone = Literal["yes", "partly", "no", "open"]
@@ -320,7 +320,6 @@ def _list_caveats(found: Findings) -> list[str]:
     return [f"It is {'clearly below' if found.listed.high < 0 else 'not clearly above'} {solves} ({points_of(found.listed)}): such a list does not read the question."]
 
 
-
 def _temperature_caveats(evidence: Evidence, found: Findings) -> list[str]:
     """Where pass@K may be higher at a temperature that was not sampled, and the best possible independent sampling is not known either."""
     if found.gain is None or BEST_SAMPLER in found.rivals:
@@ -376,16 +375,6 @@ def _unevaluated(arm: Arm) -> Headline:
 
 def _attempts(k: int) -> str:
     return f"{k} attempt{'s' * (k > 1)}"
-
-
-def share(value: Interval) -> str:
-    return f"{100 * value.mean:.1f} %"
-
-
-def points_of(value: Interval) -> str:
-    """`+6.9 points [+2.1, +11.4]`."""
-    mean, bracket, rest = points(value).partition(" [")
-    return f"{mean} points{bracket}{rest}"
 
 
 def _sign(value: Interval | None) -> bool | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from mulligan.evaluation import Interval
 from mulligan.evaluation.values import ProblemValues, Values, aligned, difference_of
-from mulligan.report.tables import intervals, percent, points
+from mulligan.report.tables import intervals, percent, points_of, share
 
 Curve = dict[int, Interval]
 
@@ -62,7 +62,7 @@ def _readings(arms: Mapping[str, Any], paired: Mapping[str, Any]) -> str:
         owner = "its own" if best == "multi_attempt" else f"the {_plain(best)} model's"
         count = f", the best of the {len(rivals)} models'" if len(rivals) > 1 else ""
         against = _against(multi[last], rivals[best], _paired(paired, "over_pass", best))
-        text += f" and {against} {owner} pass@{last} from independent samples ({_percent(rivals[best])}{count})"
+        text += f" and {against} {owner} pass@{last} from independent samples ({share(rivals[best])}{count})"
     return text + "."
 
 
@@ -103,8 +103,8 @@ def _clear(a: Interval, b: Interval, difference: Interval | None) -> bool | None
 
 def _change(curve: Curve, last: int, rise: Interval | None) -> str:
     first = min(curve)
-    span = f"from {_percent(curve[first])} to {_percent(curve[last])}"
-    difference = _points(points(rise)) if rise else f"{100 * (curve[last].mean - curve[first].mean):+.1f} points"
+    span = f"from {share(curve[first])} to {share(curve[last])}"
+    difference = points_of(rise) if rise else f"{100 * (curve[last].mean - curve[first].mean):+.1f} points"
     clear = _clear(curve[last], curve[first], rise)
     if clear is None:
         return f"did not clearly rise ({span}{f': {difference}' if rise else ', intervals overlap'})"
@@ -114,20 +114,11 @@ def _change(curve: Curve, last: int, rise: Interval | None) -> str:
 def _against(a: Interval, b: Interval, difference: Interval | None) -> str:
     clear = _clear(a, b, difference)
     if clear is None:
-        return f"not clearly different{f' ({_points(points(difference))})' if difference else ''} from"
+        return f"not clearly different{f' ({points_of(difference)})' if difference else ''} from"
     if difference is None:
         return f"{abs(100 * (a.mean - b.mean)):.1f} points {'above' if clear else 'below'}"
     size = difference if clear else Interval(-difference.mean, -difference.high, -difference.low, difference.n)
-    return f"{_points(percent(size))} {'above' if clear else 'below'}"
-
-
-def _points(shown: str) -> str:
-    """`+6.9 points [+2.1, +11.4]`."""
-    return shown.replace(" [", " points [")
-
-
-def _percent(interval: Interval) -> str:
-    return f"{100 * interval.mean:.1f} %"
+    return f"{percent(size).replace(' [', ' points [')} {'above' if clear else 'below'}"
 
 
 def _plain(name: str) -> str:

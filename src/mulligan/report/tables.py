@@ -211,6 +211,15 @@ def points(interval: Interval | None) -> str:
     return f"{_signed(interval.mean)} [{_signed(interval.low)}, {_signed(interval.high)}]"
 
 
+def share(value: Interval) -> str:
+    """The mean alone: `41.9 %`."""
+    return f"{100 * value.mean:.1f} %"
+
+
+def points_of(value: Interval) -> str:
+    """`+6.9 points [+2.1, +11.4]`."""
+    return points(value).replace(" [", " points [")
+
 
 def number(interval: Interval | None) -> str:
     """`1,234 [1,200, 1,270]`; small values with three digits."""
