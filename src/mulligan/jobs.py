@@ -15,8 +15,9 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -197,6 +198,7 @@ def run_tasks(tasks: Sequence[Task], submit: Callable[..., Future[Any]], workers
 
     Raises:
         OutOfTime: the time is up and something is left to do.
+        RunError: a worker process was killed.
     """
     waiting, done = list(tasks), set[str]()
     doing: dict[Future[Any], Task] = {}
@@ -204,13 +206,27 @@ def run_tasks(tasks: Sequence[Task], submit: Callable[..., Future[Any]], workers
         ready = [task for task in waiting if task.after is None or task.after in done]
         for task in ready[: workers - len(doing)]:
             waiting.remove(task)
-            doing[submit(task.function, *task.arguments)] = task
+            with _killed_is_told([*doing.values(), task]):
+                doing[submit(task.function, *task.arguments)] = task
         ended = wait(doing, timeout=None if until is None else max(until - time.monotonic(), 0.0), return_when=FIRST_COMPLETED).done
         for future in ended:
-            future.result()
+            with _killed_is_told(doing.values()):
+                future.result()
             done.add(doing.pop(future).name)
         if until is not None and time.monotonic() >= until and (waiting or doing):
             raise OutOfTime
+
+
+@contextmanager
+def _killed_is_told(doing: Iterable[Task]) -> Iterator[None]:
+    """The pool does not say which of its processes ended: any of those under way."""
+    try:
+        yield
+    except BrokenProcessPool:
+        names = " or ".join(task.name for task in doing)
+        raise RunError(
+            f"{names}: the process was killed, most likely for want of memory: free some (mulligan reproduce has --workers 1 for that), and the same command goes on from here"
+        ) from None
 
 
 @contextmanager

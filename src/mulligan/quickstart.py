@@ -102,7 +102,7 @@ def _show_again(out: Path, seed: int) -> dict[str, Any]:
         raise RunError(f"{out} already holds a quickstart of seed {summary['seed']}: remove it, or choose another --out")
     console = Console()
     write_results(out, summary, console)
-    console.print(f"{out} was finished before and is shown again: to run it anew, remove the folder or choose another --out", highlight=False, soft_wrap=True)
+    console.print(f"{out} was finished before and is shown again: to run it anew, remove the folder or choose another --out", highlight=False, markup=False, soft_wrap=True)
     return summary
 
 
@@ -131,9 +131,9 @@ def write_results(out: Path, summary: dict[str, Any], console: Console) -> None:
     )
     console.print()
     for sentence in sentences:
-        console.print(sentence, highlight=False)
+        console.print(sentence, highlight=False, markup=False)
     span = "since it went on" if summary["resumed"] else "in all"
-    console.print(f"\n{summary['seconds']:.0f} s {span}. Plot: {png}  Figures: {out / 'summary.json'}", highlight=False, soft_wrap=True)
+    console.print(f"\n{summary['seconds']:.0f} s {span}. Plot: {png}  Figures: {out / 'summary.json'}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _readings_panel(arms: dict[str, Any]) -> Panel:

@@ -10,14 +10,15 @@ import itertools
 import json
 import lzma
 import re
+import shlex
 import shutil
 import sys
 import tarfile
 import time
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from rich.console import Console
@@ -39,6 +40,7 @@ from mulligan.jobs import (
     worker_pool,
 )
 from mulligan.runlog import CURVES, MANIFEST, RECIPE, RunFolder
+from mulligan.visible import visible
 
 WARM_UP = "warm-up"
 ARCHIVE = "evaluations.tar.xz"
@@ -119,6 +121,10 @@ class ArmRun:
     def finished(self) -> bool:
         return (self.evaluation.folder / EVAL_JSON).exists()
 
+    def moved(self, folder: Path) -> ArmRun:
+        """The same run, in another folder."""
+        return replace(self, training=self.training and replace(self.training, folder=folder), evaluation=replace(self.evaluation, folder=folder))
+
     def check(self) -> None:
         """Raises ConfigError if what is finished was trained or evaluated with other settings: it would pass for a seed of this experiment."""
         if not self.finished:
@@ -167,7 +173,7 @@ def reproduce(
     complete = run_experiment(asked_for, workers=workers, minutes=minutes)
     done = [run for run in every if run.finished]
     if done:
-        write_results(experiment, Path(name).stem, done, out)
+        write_results(experiment, name, done, out, overrides=overrides)
     if not complete:
         print(f"time is up: {len(done)} of {len(every)} runs are finished; the same command goes on from here")
     return complete
@@ -267,8 +273,12 @@ def _tasks(run: ArmRun, waiting: Mapping[Path, ArmRun]) -> tuple[Task | None, Ta
 # -------------------------------------------------------------------------------------------------------------- the results
 
 
-def write_results(experiment: Experiment, name: str, runs: Sequence[ArmRun], out: Path) -> None:
-    """NAME.md with its figures in NAME/ (as they stand in docs/results), results.json and report.html in `out`, of the runs that are finished."""
+def write_results(experiment: Experiment, source: str, runs: Sequence[ArmRun], out: Path, *, overrides: Sequence[str] = ()) -> None:
+    """NAME.md with its figures in NAME/ (as they stand in docs/results), results.json and report.html in `out`, of the runs that are finished.
+
+    `source` (the experiment's name, or its file) and `overrides` are what `reproduce` was given.
+    """
+    name = Path(source).stem
     from mulligan.evaluation.arms import Arm, read_member
     from mulligan.report.experiment import experiment_markdown, experiment_table
     from mulligan.report.html import write_report
@@ -287,8 +297,9 @@ def write_results(experiment: Experiment, name: str, runs: Sequence[ArmRun], out
         arms, out / "report.html", out / name, baseline=next((r for r in rivals if r in shown), None), title=experiment.title, drawn=drawn or None
     )  # fmt: skip
     headline, table = report.headline, experiment_table(report.evidence, order[0], rivals)
-    data = f"[{ARCHIVE}]({name}/{ARCHIVE}): `mulligan reproduce {name} --from {ARCHIVE}` makes this page of it, and runs what it lacks"
-    facts = {"command": f"`mulligan reproduce {name}`"} | _facts(by_arm) | {"evaluations": data}
+    command = _command(experiment, source, by_arm, overrides)
+    data = f"[{ARCHIVE}]({name}/{ARCHIVE}): `{command} --from {ARCHIVE}` makes this page of it, and runs what it lacks"
+    facts = {"command": f"`{command}`"} | _facts(by_arm) | {"evaluations": data}
     others = [arm.label for arm in arms if drawn and arm not in drawn]
     caption = experiment.caption + (f"\n\nThe figures show {', '.join(arm.label for arm in drawn)}; the tables show {', '.join(others)} as well." if others else "")
     training = [section for section in report.training if section.id == "training"]  # those of its folders and of evaluations on the way are in report.html
@@ -301,8 +312,17 @@ def write_results(experiment: Experiment, name: str, runs: Sequence[ArmRun], out
     console = Console(width=None if sys.stdout.isatty() else 180)
     console.print(table)
     for sentence in (headline.verdict + ".", *headline.sentences, *headline.caveats):
-        console.print(sentence, highlight=False)
-    console.print(f"\n{out / f'{name}.md'}  {out / 'report.html'}", highlight=False, soft_wrap=True)
+        console.print(visible(sentence), highlight=False, markup=False)
+    console.print(f"\n{out / f'{name}.md'}  {out / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _command(experiment: Experiment, source: str, by_arm: Mapping[str, Sequence[ArmRun]], overrides: Sequence[str]) -> str:
+    """The one that runs what is on the page, and no more."""
+    seeds = {run.seed for found in by_arm.values() for run in found}
+    some_seeds = ["--seeds", str(len(seeds))] if seeds == {*experiment.seeds[: len(seeds)]} != {*experiment.seeds} else []
+    arms = [arm for arm in experiment.arms if arm in by_arm]
+    some_arms = ["--arms", ",".join(arms)] if arms and arms != list(experiment.arms) else []
+    return shlex.join(["mulligan", "reproduce", source, *some_seeds, *some_arms, *overrides])
 
 
 def pack_evaluations(archive: Path, runs: Sequence[ArmRun], out: Path) -> None:
@@ -322,35 +342,49 @@ def unpack_evaluations(archive: Path, runs: Sequence[ArmRun], out: Path) -> None
     warm-up's model, which no archive holds.)
 
     Raises:
-        ConfigError: it cannot be read.
+        ConfigError: it cannot be read, holds no seed of these runs where `out` has none either, or one that was made with other settings.
     """
     by_folder: dict[Path, list[ArmRun]] = {}
     for run in runs:
         by_folder.setdefault(run.evaluation.folder.parent, []).append(run)
+    lacking: list[str] = []
     try:
         with tarfile.open(archive) as tar:
-            known = set(tar.getnames())
+            known = {PurePosixPath(member.name).as_posix(): member for member in tar.getmembers() if member.isfile()}
             for folder, of_seed in by_folder.items():
-                # No other names of the archive are looked at.
-                places = {run: [(run.evaluation.folder / name).relative_to(out).as_posix() for name in PUBLISHED] for run in of_seed}
-                if not all(names[0] in known for names in places.values()):
-                    continue
                 if folder.exists():
                     if not all(run.finished for run in of_seed):
                         print(f"{folder} is there already: nothing of it is taken from {archive}")
-                    continue
-                # Aside, and in place at once: half a seed would be gone on with as if it had been run here.
-                aside = folder.with_name(f".unpacking-{folder.name}")
-                shutil.rmtree(aside, ignore_errors=True)
-                for run, names in places.items():
-                    into = aside / run.evaluation.folder.name
-                    into.mkdir(parents=True)
-                    for name in names:
-                        if name in known and (content := tar.extractfile(name)) is not None:
-                            (into / Path(name).name).write_bytes(content.read())
-                aside.rename(folder)
+                elif missing := [run.arm for run in of_seed if _published(run, EVAL_JSON, out) not in known]:
+                    lacking.append(f"{', '.join(missing)} of {folder.name}")
+                else:
+                    _unpack_seed(tar, known, folder, of_seed, out)
     except (OSError, EOFError, tarfile.TarError, lzma.LZMAError) as error:
         raise ConfigError(f"--from {archive}: cannot be read as an archive of evaluations ({error}): name the {ARCHIVE} of an experiment's results") from error
+    if lacking and not any(folder.exists() for folder in by_folder):
+        raise ConfigError(f"--from {archive} has no whole seed of this experiment (it lacks {'; '.join(lacking)}): choose its own {ARCHIVE}, or with --arms what it has")
+
+
+def _published(run: ArmRun, name: str, out: Path) -> str:
+    """What a file of a run is called in an archive."""
+    return (run.evaluation.folder / name).relative_to(out).as_posix()
+
+
+def _unpack_seed(tar: tarfile.TarFile, known: Mapping[str, tarfile.TarInfo], folder: Path, of_seed: Sequence[ArmRun], out: Path) -> None:
+    """Aside, checked there, and in place at once: half a seed, or another experiment's, would be gone on with as if it had been run here."""
+    aside = folder.with_name(f".unpacking-{folder.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        for run in of_seed:
+            into = aside / run.evaluation.folder.name
+            into.mkdir(parents=True)
+            for name in PUBLISHED:
+                if (member := known.get(_published(run, name, out))) is not None and (content := tar.extractfile(member)) is not None:
+                    (into / name).write_bytes(content.read())
+            run.moved(into).check()
+        aside.rename(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _facts(by_arm: dict[str, list[ArmRun]]) -> dict[str, str]:

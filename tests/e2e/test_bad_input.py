@@ -264,9 +264,8 @@ def test_a_set_that_cannot_be_evaluated_leaves_no_half_of_an_evaluation(run: Cal
     assert not Path("out/eval.json").exists() and list(Path("out").rglob("*.parquet"))
 
 
-def test_training_of_which_every_dialogue_breaks(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_of_which_every_dialogue_breaks(run: Callable[..., Result]) -> None:
     Path("broken.py").write_text("def say(problem, attempts, attempts_left):\n    raise KeyError('no hint')\n")
-    monkeypatch.syspath_prepend(".")
     changes = ("protocol.feedback=broken:say", "attempts=fixed(5)", "train.problems_per_step=2", "train.group_size=1", "protocol.max_attempt_tokens=8", "warmup.steps=0")
     result = run("train", write_recipe(), "--out", "out", *changes)
     assert result.status == 2 and result.errors[-1] == "error: every dialogue of step 0 broke, the first with: feedback: KeyError: 'no hint'"
@@ -362,3 +361,33 @@ def test_the_installed_command_fails_with_the_same_line_and_status(tmp_path: Pat
     command = Path(sys.executable).with_name("mulligan")
     done = subprocess.run([command, "check", "none.toml"], capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (2, "error: none.toml: no such recipe\n")
+
+
+def test_looking_at_a_folder_runs_nothing_that_lies_in_it(tmp_path: Path) -> None:
+    (tmp_path / "pyarrow.py").write_text("open('executed', 'w')\n")
+    command = Path(sys.executable).with_name("mulligan")
+    for arguments in (["view", "."], ["report", "."], ["compare", ".", "."]):
+        done = subprocess.run([command, *arguments], capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path)
+        assert done.returncode == 2 and done.stderr.startswith("error: ")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_function_beside_the_recipe_is_found_and_takes_no_librarys_place(tmp_path: Path) -> None:
+    (tmp_path / "pyarrow.py").write_text("open('executed', 'w')\n")
+    (tmp_path / "mine.py").write_text("def say(problem, attempts, attempts_left):\n    return 'no'\n")
+    (tmp_path / "r.toml").write_text('[model]\npath = "tiny:"\n[problems]\ntrain = "builtin:guess"\n')
+    command = [Path(sys.executable).with_name("mulligan"), "check", "r.toml"]
+    for name, status in (("mine:say", 0), ("absent:say", 2)):
+        done = subprocess.run([*command, f"protocol.feedback={name}"], capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path)
+        assert done.returncode == status, done.stderr
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("command", ["view", "report"])
+def test_a_folder_is_no_page_to_write(run: Callable[..., Result], command: str) -> None:
+    for out in (".", "/"):
+        assert one_line(run(command, "r", "--out", out)) == f"--out {out} is a folder: name the file to write, say {Path(out) / f'{command}.html'}"
+
+
+def test_what_would_act_on_a_terminal_is_shown(run: Callable[..., Result]) -> None:
+    assert one_line(run("view", "a\x1b]0;title\x07\u202eb")) == "a⟨U+001B⟩]0;title⟨U+0007⟩⟨U+202E⟩b: no such file or folder; name a run folder, an evaluation's folder or a .parquet file of dialogues"

@@ -30,6 +30,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_run(base / "bad", metrics=training(5), name=HOSTILE, command=[HOSTILE])
     full_evaluation(base / "bad", sets=(HOSTILE,))
     assert main(["report", f"{HOSTILE.replace('=', '')}={base / 'bad'}", "--out", str(base / "hostile.html")]) == 0
+    for name in ("zero", "zero2"):
+        write_run(base / name, metrics=[{**line, **{key: 0.0 for key in line if key.startswith(("reward", "accuracy", "share_"))}} for line in training(5)])
+        full_evaluation(base / name)
+    assert main(["report", f"a\u200db\u202e={base / 'zero'}", f"c={base / 'zero2'}", "--out", str(base / "odd.html")]) == 0
     for name, attempts in (("real", "uniform(1,3)"), ("real-single", "fixed(1)")):
         train(tiny(attempts=attempts, train__eval_every=2), base / name, display=Display(quiet=True))
     assert main(["report", str(base / "real"), str(base / "real-single"), "--out", str(base / "real.html")]) == 0
@@ -172,6 +176,18 @@ def test_hostile_names_are_text(chromium: Any, folder: Path) -> None:
         assert "<script>alert(1)</script>" in seen.page.locator("main").inner_text()
         assert seen.page.locator(".hidden-character").count() > 0
         assert "\u202e" not in seen.page.locator("body").inner_text()
+
+
+def test_hidden_characters_in_labels_and_panels_of_nothing_but_0(chromium: Any, folder: Path) -> None:
+    with opened(chromium, folder / "odd.html", wait_for="h1") as seen:
+        seen.assert_quiet()  # an axis without two ends would have placed everything at NaN
+        chart = seen.page.locator("#chart-training_reward")
+        curves = chart.locator("g.curve")
+        count, drawn = curves.count(), chart.locator("path.stroke").evaluate_all("paths => paths.map((path) => path.getAttribute('d'))")
+        assert count >= 2 and all(drawn) and not any("NaN" in path for path in drawn)
+        for button in chart.locator(".legend button").all():
+            button.click()
+        assert chart.locator("g.curve[hidden]").count() == count
 
 
 def test_a_real_run_is_shown(chromium: Any, folder: Path) -> None:

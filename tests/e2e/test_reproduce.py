@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -172,8 +173,43 @@ def test_a_seed_of_which_the_archive_lacks_an_arm_is_not_taken_from_it(finished:
     (tmp_path / "recipe.toml").write_text(RECIPE)
     (tmp_path / "small.toml").write_text(EXPERIMENT.replace("[arms.blind]", "[arms.another]\n[arms.blind]"))
     archive = finished / "out" / "small" / "evaluations.tar.xz"
-    assert not reproduce(str(tmp_path / "small.toml"), tmp_path / "out", seeds=1, published=archive, minutes=0.0)
+    with pytest.raises(ConfigError, match=r"no whole seed of this experiment \(it lacks another of seed-3\): choose its own evaluations.tar.xz, or with --arms what it has"):
+        reproduce(str(tmp_path / "small.toml"), tmp_path / "out", seeds=1, published=archive, minutes=0.0)
     assert not list((tmp_path / "out").glob("seed-*/*/eval.json"))
+    with_starts = ["multi-attempt", "single-turn", "blind", "untrained", "reworded"]
+    assert reproduce(str(tmp_path / "small.toml"), tmp_path / "out", seeds=1, arms=with_starts, published=archive)
+    page = (tmp_path / "out" / "small.md").read_text()
+    command = f"mulligan reproduce {tmp_path / 'small.toml'} --seeds 1 --arms {','.join(with_starts)}"
+    assert f"| command | `{command}` |" in page and f"`{command} --from evaluations.tar.xz` makes this page" in page
+
+
+def test_another_experiments_archive_leaves_nothing_behind(finished: Path, tmp_path: Path) -> None:
+    archive = finished / "out" / "small" / "evaluations.tar.xz"
+    with pytest.raises(ConfigError, match=r"was trained with other settings|optimizer.lr"):
+        reproduce(str(finished / "small.toml"), tmp_path / "out", seeds=1, published=archive, overrides=("optimizer.lr=0.5",))
+    assert not list((tmp_path / "out").glob("*seed-*"))
+    assert reproduce(str(finished / "small.toml"), tmp_path / "out", seeds=1, published=archive), "the right one can still be taken"
+
+
+def test_an_archive_that_was_packed_anew_is_read_and_links_in_it_are_not(finished: Path, tmp_path: Path) -> None:
+    anew, linked = tmp_path / "anew.tar.xz", tmp_path / "linked.tar.xz"
+    with tarfile.open(finished / "out" / "small" / "evaluations.tar.xz") as old, tarfile.open(anew, "w:xz") as new, tarfile.open(linked, "w:xz") as links:
+        for member in old.getmembers():
+            content = old.extractfile(member)
+            member.name = f"./{member.name}"
+            new.addfile(member, content)
+            link = tarfile.TarInfo(member.name)
+            link.type, link.linkname = tarfile.SYMTYPE, "elsewhere"
+            links.addfile(link)
+    assert reproduce(str(finished / "small.toml"), tmp_path / "out", seeds=1, published=anew)
+    with pytest.raises(ConfigError, match="no whole seed of this experiment"):
+        reproduce(str(finished / "small.toml"), tmp_path / "other", seeds=1, published=linked)
+
+
+def test_brackets_in_a_path_are_no_markup(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "runs[/x][red]"
+    assert reproduce(str(finished / "small.toml"), out, seeds=1, published=finished / "out" / "small" / "evaluations.tar.xz")
+    assert str(out / "small.md") in capsys.readouterr().out
 
 
 def test_what_was_trained_with_other_settings_does_not_pass_for_a_seed(finished: Path) -> None:

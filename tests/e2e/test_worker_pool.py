@@ -27,6 +27,31 @@ if __name__ == "__main__":
 """
 
 
+KILLED = """
+import os, signal, sys
+from rich.console import Console
+from mulligan.errors import RunError
+from mulligan.jobs import Task, run_tasks, worker_pool
+
+def killed(report):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == "__main__":
+    try:
+        with worker_pool(Console(stderr=True), ["one"], 1) as submit:
+            run_tasks([Task("one", killed, ()), Task("two", killed, ())], submit, 1)
+    except RunError as error:
+        print(error)
+"""
+
+
+def test_a_killed_worker_is_told_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(KILLED)
+    done = subprocess.run([sys.executable, str(tmp_path / "script.py")], capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.startswith("one: the process was killed, most likely for want of memory"), done
+    assert "Traceback" not in done.stderr
+
+
 def test_a_killed_parent_leaves_no_worker_behind(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
     told = tmp_path / "pid"

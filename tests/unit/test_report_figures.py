@@ -2,12 +2,13 @@
 
 import re
 import struct
+import warnings
 
 import pytest
 
 from mulligan.errors import RunError
 from mulligan.evaluation import Interval
-from mulligan.report.figures import OKABE_ITO, Curve, Panel, _draw, accuracy_figure
+from mulligan.report.figures import OKABE_ITO, Curve, Panel, _draw, _fonts, _shown, accuracy_figure
 
 
 def measured(*means, half=0.05):
@@ -120,6 +121,18 @@ def test_long_titles_still_differ_where_their_sources_do():
     one, other = (axis.get_title(loc="left") for axis in _draw(panels, "", "", "solved").axes)
     assert one.startswith("builtin:guess?") and one.endswith("low=1&high=7&ranges=3&step=40")
     assert one != other
+
+
+def test_what_no_font_has_is_escaped(tmp_path, monkeypatch):
+    monkeypatch.setattr("mulligan.report.figures.FURTHER_FONTS", ())
+    _fonts.cache_clear()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # matplotlib warns of a glyph that is missing
+            accuracy_figure([Panel("\u57fa\u7ebf", [Curve("\u57fa", measured(0.1, 0.2)), Curve("\u7ebf \u2192 é", measured(0.1, 0.2))])], tmp_path / "a.png", tmp_path / "a.svg", footnote="\u57fa")
+        assert [_shown(label) for label in ("\u57fa", "\u7ebf \u2192 é")] == ["\\u57fa", "\\u7ebf \u2192 é"]
+    finally:
+        _fonts.cache_clear()
 
 
 def test_four_known_values_are_told_apart():

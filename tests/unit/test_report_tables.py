@@ -119,6 +119,24 @@ def test_a_narrow_terminal_gets_intervals_below_their_values(ten):
     assert evaluation_table(ten).rows[0][1] not in narrow
 
 
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_no_figure_is_cut_in_two_by_a_narrow_terminal(width: int):
+    rows = tuple((f"an arm with a long name, {i}", *(f"-{i}{k}.5 [-20.5, -0.5]" for k in range(1, 8))) for i in range(2))
+    text = render(TextTable("much", ("arm", *(f"k = {k}" for k in range(1, 8))), rows, labels=1), width=width)
+    assert max(map(len, text.splitlines())) <= width
+    for i in range(2):
+        for k in range(1, 8):
+            assert f"-{i}{k}.5" in text.split()
+    assert text.split().count("-20.5…-0.5") == 14
+    assert text.count("much") == 1
+
+
+def test_what_would_act_on_a_terminal_is_shown_in_tables():
+    text = render(TextTable("a\x1b[31m", ("\u202eb",), (("c\x07" + 30 * "-",),), ("d\x9b",)))
+    assert all(shown in text for shown in ("a⟨U+001B⟩[31m", "⟨U+202E⟩b", "c⟨U+0007⟩", "d⟨U+009B⟩"))
+    assert not {*text} & {*"\x1b\u202e\x07\x9b"}
+
+
 def test_markup_in_names_stays_text():
     table = TextTable("[red]x[/red]", ("a|b", "c"), (("[bold]1", "p|q"),), ("[link=x]note",), labels=1)
     assert "[red]x[/red]" in render(table)

@@ -48,6 +48,22 @@ def test_a_run_folder_has_its_steps_and_its_evaluations(run, tmp_path):
     assert len(find_sources(run / "rollouts")) == 4
 
 
+def test_the_evaluation_at_the_end_is_that_of_reports_and_other_folders_are_none(run, tmp_path):
+    def place(name: str) -> Path:
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "dialogues.parquet").write_bytes((run / "dialogues.parquet").read_bytes())
+        return tmp_path / name / "dialogues.parquet"
+
+    for name in ("eval_2", "eval_hard"):
+        place(name)
+    with pytest.raises(RunError, match="name one of those inside it"):
+        find_sources(tmp_path)
+    own = place(".")
+    assert [(s.path, s.after) for s in find_sources(tmp_path)] == [(own, None)]
+    on_the_way, asked_for = place("eval_000020"), place("eval")
+    assert [(s.path, s.after) for s in find_sources(tmp_path)] == [(on_the_way, 20), (asked_for, None)]
+
+
 def test_a_folder_without_dialogues_names_those_inside_it(run, tmp_path):
     with pytest.raises(RunError, match=r"no such file or folder"):
         find_sources(tmp_path / "absent")

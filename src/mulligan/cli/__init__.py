@@ -5,6 +5,7 @@ Heavy imports stand inside the commands, so that `--help` and a faulty recipe an
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import warnings
@@ -16,11 +17,15 @@ from mulligan import __version__
 from mulligan.cli import evaluating, grading, looking, settings, training
 from mulligan.cli.app import app
 from mulligan.errors import ConfigError, MulliganError
+from mulligan.visible import visible
 
 __all__ = ["app", "evaluating", "grading", "looking", "main", "settings", "training"]
 
 # typer carries click within itself or beside itself, by version; this is the class of all its usage errors in either case.
 UsageError: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+
+USES_FUNCTIONS = ("check", "train", "eval", "grade", "reproduce")
+"""Commands for which a recipe may name a function beside it: feedback = "my_task:hint". The others look at folders that may be another's, and run nothing that lies there."""
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it: 128 + SIGINT."""
@@ -29,7 +34,11 @@ INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0, 2 for anything that the user can mend, 130 when interrupted."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    sys.path.insert(0, os.getcwd())  # a recipe may name a function beside it: feedback = "my_task:hint"
+    if arguments and arguments[0] in USES_FUNCTIONS and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # last: a file of that name in the folder must not take the place of a library
+    for stream in (sys.stdout, sys.stderr):  # what the terminal's encoding lacks is escaped; the work behind it is done
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # type: ignore[assignment]
     try:
         status = typer.main.get_command(app).main(arguments, prog_name="mulligan", standalone_mode=False)
@@ -54,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _fail(faults: Sequence[str]) -> int:
     for fault in dict.fromkeys(faults):
-        print("error: " + " ".join(fault.split()), file=sys.stderr)
+        print("error: " + visible(" ".join(fault.split())), file=sys.stderr)
     return 2
 
 

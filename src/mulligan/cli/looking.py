@@ -11,6 +11,7 @@ import typer
 
 from mulligan.cli.app import app
 from mulligan.errors import ConfigError
+from mulligan.visible import visible
 
 
 @app.command()
@@ -23,6 +24,8 @@ def view(
     max_megabytes: Annotated[float, typer.Option(min=1, help="refuse to write a larger page")] = 100,
 ) -> None:
     """Dialogues as one HTML page to look at: chat and verdicts, tokens with log-prob and advantage, one problem from step to step."""
+    _require_file(out, "view.html")
+
     from mulligan.report.view import write_view
 
     done = write_view(run, out, steps=steps, limit=limit, tokenizer=tokenizer, max_megabytes=max_megabytes)
@@ -76,10 +79,17 @@ def report(
     title: Annotated[str | None, typer.Option(help="of the page; by default the arms' labels")] = None,
 ) -> None:
     """A page on runs and their evaluations: what was found and how sure it is, figures, controls, training, facts."""
+    _require_file(out, "report.html")
+
     from mulligan.evaluation.arms import read_arms
     from mulligan.report.html import write_report
 
     folder = files or out.with_name(f"{out.stem}_files")
     headline = write_report(read_arms(runs, need_evaluation=False), out, folder, baseline=baseline, title=title).headline
-    print(headline.verdict + ".", *headline.sentences, *(f"But: {text}" for text in headline.caveats[:1]))
+    print(visible(" ".join([f"{headline.verdict}.", *headline.sentences, *(f"But: {text}" for text in headline.caveats[:1])])))
     print(f"written: {out}; figures: {folder}")
+
+
+def _require_file(out: Path, example: str) -> None:
+    if not out.name or out.is_dir():
+        raise ConfigError(f"--out {out} is a folder: name the file to write, say {out / example}")

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, Formatter, MaxNLocator, MultipleLocator
@@ -45,7 +47,7 @@ def accuracy_figure(
     """
     if not panels or any(not curve.points for panel in panels for curve in panel.curves):
         raise ValueError("a figure needs at least one panel, and every curve at least one point")
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(_style()):
         _save(_draw(panels, title, footnote, ylabel), Path(path_png), Path(path_svg))
 
 
@@ -58,14 +60,29 @@ def write_chart(chart: Chart, folder: Path) -> None:
     """
     if not chart.panels or any(not curve.points for panel in chart.panels for curve in panel.curves):
         raise ValueError(f"chart {chart.name}: it needs at least one panel, and every curve at least one point")
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(_style()):
         figure = _draw(chart.panels, chart.title, chart.caption, None, chart.colours())
         _save(figure, folder / f"{chart.name}.png", folder / f"{chart.name}.svg")
     with written_whole(folder / f"{chart.name}.csv", "the figure's data") as temporary:
         temporary.write_text(chart.to_csv(), encoding="utf-8", errors="replace")
 
 
-_STYLE: dict[Any, Any] = {"font.size": 10, "svg.hashsalt": "mulligan", "svg.fonttype": "path", "text.parse_math": False}
+FONT = "DejaVu Sans"
+"""Comes with matplotlib, and has Latin, Greek, Cyrillic, Arabic and Hebrew."""
+FURTHER_FONTS = ("Noto Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans Devanagari", "WenQuanYi Zen Hei", "PingFang SC", "Hiragino Sans", "Microsoft YaHei", "Malgun Gothic", "Arial Unicode MS")
+"""Tried, where they are installed, for what FONT lacks."""
+
+
+def _style() -> dict[Any, Any]:
+    return {"font.size": 10, "font.family": _fonts()[0], "svg.hashsalt": "mulligan", "svg.fonttype": "path", "text.parse_math": False}
+
+
+@lru_cache(maxsize=1)
+def _fonts() -> tuple[list[str], frozenset[int]]:
+    """The fonts to draw with, and the characters that one of them has."""
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    names = [FONT, *(name for name in FURTHER_FONTS if name in installed)]
+    return names, frozenset().union(*(font_manager.get_font(font_manager.findfont(name)).get_charmap() for name in names))
 
 
 def _save(figure: Figure, png: Path, svg: Path) -> None:
@@ -215,11 +232,17 @@ def _shown(text: str, most: int = MOST_CHARACTERS) -> str:
     """Text for a figure: what no font shows is escaped, of what is too long the middle is left out (sources differ in their ends), and a label
     may not hide from the legend by a leading underscore."""
     begin = most // 3
-    visible = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in (text if len(text) <= most else f"{text[:begin]}…{text[begin + 1 - most:]}"))
-    return " " + visible if visible.startswith("_") else visible
+    drawn = _drawable(text if len(text) <= most else f"{text[:begin]}…{text[begin + 1 - most:]}")
+    return " " + drawn if drawn.startswith("_") else drawn
+
+
+def _drawable(text: str) -> str:
+    known = _fonts()[1]
+    return "".join(c if c.isprintable() and ord(c) in known else f"\\u{ord(c):04x}" for c in text)
 
 
 def _wrapped(text: str, panels: int) -> str:
+    text = "\n".join(map(_drawable, text.split("\n")))
     return "\n".join(line for part in text.split("\n") for line in textwrap.wrap(part, width=80 * panels))
 
 

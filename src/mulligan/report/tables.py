@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich import box
@@ -20,6 +20,7 @@ from rich.text import Text
 from mulligan.evaluation import Evaluation, Interval
 from mulligan.evaluation.power import assumed_power
 from mulligan.tasks.builtin.strategies import BLIND, INDEPENDENT
+from mulligan.visible import visible
 
 Figures = Evaluation | Mapping[str, Any]
 NOTHING = "–"
@@ -35,22 +36,46 @@ class TextTable:
     notes: tuple[str, ...] = ()
     labels: int = 0
 
-    def to_rich(self, *, stacked: bool = False) -> Table:
-        """`stacked`: intervals stand below their value instead of beside it, as `41.0…49.3`, for narrow terminals."""
-        table = Table(box=box.SIMPLE_HEAD, title=escape(self.title), title_justify="left", pad_edge=False, collapse_padding=True)
+    def to_rich(self, *, stacked: bool = False, label_width: int | None = None) -> Table:
+        """`stacked`: intervals stand below their value instead of beside it, as `41.0…49.3`, and labels are folded at `label_width`, for narrow terminals."""
+        table = Table(box=box.SIMPLE_HEAD, title=escape(visible(self.title)), title_justify="left", pad_edge=False, collapse_padding=True)
         for j, header in enumerate(self.headers):
-            table.add_column(escape(header), justify="left" if j < self.labels else "right", overflow="fold")
+            # a figure that is cut in two is another figure
+            label = j < self.labels
+            table.add_column(escape(visible(header)), justify="left" if label else "right", overflow="fold", no_wrap=not label, max_width=label_width if label else None)
         for row in self.rows:
-            table.add_row(*(escape(_stacked(cell) if stacked and j >= self.labels else cell) for j, cell in enumerate(row)))
+            table.add_row(*(escape(visible(_stacked(cell) if stacked and j >= self.labels else cell)) for j, cell in enumerate(row)))
         return table
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Printed by a rich console as wide as the terminal allows; the notes follow as plain text."""
-        table = self.to_rich()
+        """Printed by a rich console as wide as the terminal allows: intervals beside their values, else below them, else some columns at a time; the notes
+        follow as plain text."""
         unbounded = options.update(width=10_000)
-        yield table if console.measure(table, options=unbounded).maximum <= options.max_width else self.to_rich(stacked=True)
+
+        def fits(table: Table) -> bool:
+            return console.measure(table, options=unbounded).maximum <= options.max_width
+
+        tables = [self.to_rich()]
+        if not fits(tables[0]):
+            for columns in range(len(self.headers) - 1, 0, -1):
+                tables = [part.to_rich(stacked=True, label_width=max(options.max_width // 3, 12)) for part in self._parts(columns)]
+                if all(map(fits, tables)):
+                    break
+        yield from tables
         for note in self.notes:
-            yield Text(note, style="yellow" if note.startswith("Warning") else "dim")
+            yield Text(visible(note), style="yellow" if note.startswith("Warning") else "dim")
+
+    def _parts(self, columns: int) -> list[TextTable]:
+        """The same table in several, of at most so many columns beside those of the labels (without labels: beside the first)."""
+        kept = max(self.labels, 1)
+
+        def part(row: tuple[str, ...], start: int) -> tuple[str, ...]:
+            return (*row[:kept], *row[start : start + columns])
+
+        return [
+            replace(self, title=self.title if start == kept else "", headers=part(self.headers, start), rows=tuple(part(row, start) for row in self.rows))
+            for start in range(kept, len(self.headers), columns)
+        ]
 
     def to_markdown(self) -> str:
         def line(cells: Sequence[str]) -> str:

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from mulligan import __version__
 from mulligan.errors import ConfigError, RunError
 from mulligan.evaluation import read_evaluation
+from mulligan.evaluation.arms import ON_THE_WAY
 from mulligan.report.dialogues import CHUNK, Vocabulary, dialogue_index, text_block, token_block
 from mulligan.report.page import asset, build_page
 from mulligan.report.words import Words, find_words
@@ -30,7 +31,6 @@ BYTES_PER_TOKEN, BYTES_PER_DIALOGUE = 8, 200
 """Of the page, about: for the guard, before anything is packed."""
 
 END = "end"
-_EVALUATION = re.compile(r"eval_(\d+)")
 _LIGHT = ("stage", "step", "problem_id")
 
 
@@ -55,8 +55,8 @@ class Choice:
 
 
 def find_sources(path: str | Path) -> list[Source]:
-    """The files of dialogues of a run folder (training by step, evaluations on the way, the one at the end), of an evaluation's folder, of a
-    folder of Parquet files, or the one file.
+    """The files of dialogues of a run folder (training by step, evaluations on the way, the one at the end: `RUN/eval` if there is one, as in
+    reports), of an evaluation's folder, of a folder of Parquet files, or the one file.
 
     Raises:
         RunError: nothing of the kind there.
@@ -67,9 +67,9 @@ def find_sources(path: str | Path) -> list[Source]:
     if not path.is_dir():
         raise RunError(f"{path}: no such file or folder; name a run folder, an evaluation's folder or a .parquet file of dialogues")
     found = [Source(file) for file in sorted((path / "rollouts").glob("*.parquet"))]
-    found += [Source(file, _steps_before(file.parent)) for file in sorted(path.glob("eval_*/dialogues.parquet"))]
-    if (path / "dialogues.parquet").is_file():
-        found.append(Source(path / "dialogues.parquet", _steps_before(path)))
+    found += [Source(file, after) for file in sorted(path.glob("eval_*/dialogues.parquet")) if (after := _steps_before(file.parent)) is not None]
+    at_end = (path / "eval" / "dialogues.parquet", path / "dialogues.parquet")
+    found += [Source(file, _steps_before(path)) for file in at_end if file.is_file()][:1]
     found = found or [Source(file) for file in sorted(path.glob("*.parquet")) if file.name != "values.parquet"]
     if not found:
         inside = sorted({file.parent.parent for file in path.glob("*/rollouts/*.parquet")} | {file.parent for file in path.glob("*/dialogues.parquet")})
@@ -79,7 +79,7 @@ def find_sources(path: str | Path) -> list[Source]:
 
 
 def _steps_before(folder: Path) -> int | None:
-    match = _EVALUATION.fullmatch(folder.resolve().name)
+    match = ON_THE_WAY.fullmatch(folder.resolve().name)
     return int(match[1]) if match else None
 
 

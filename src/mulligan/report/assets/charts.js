@@ -70,6 +70,7 @@ const Charts = (() => {
       const gap = (high - low) * 0.06 || Math.abs(high) * 0.1 || 0.05;
       if (low !== 0) low -= gap;
       if (high !== 0 || panel.unit === "points") high += gap;
+      if (!(high > low)) high = low + gap; // nothing but 0: an axis has to have two ends
     }
     const pad = xs.length > 1 ? (xs[xs.length - 1] - xs[0]) * 0.05 : 0.5;
     const x0 = xs[0] - pad, x1 = xs[xs.length - 1] + pad;
@@ -127,7 +128,7 @@ const Charts = (() => {
     return group;
   }
 
-  const keyOf = (curve) => `${curve.kind}|${curve.style}|${curve.label}`;
+  const keyOf = (curve) => Page.visible(`${curve.kind}|${curve.style}|${curve.label}`); // as an attribute holds it
 
   function swatch(curve) {
     const parts = [svg("path", { class: "stroke", d: "M1 8H29" })];
