@@ -711,3 +711,12 @@ def test_text_from_a_run_is_never_markup(tmp_path):
 def test_an_unknown_baseline_is_named(arms):
     with pytest.raises(ConfigError, match="--baseline nothing"):
         Evidence(read_arms([str(a) for a in arms]), "nothing")
+
+
+def test_a_training_curve_of_some_seeds_says_of_how_many(tmp_path):
+    for seed in range(3):
+        write_run(tmp_path / f"m{seed}", seed=seed, metrics=training(5))
+    runs = [tmp_path / f"m{seed}" for seed in range(3)]
+    assert not sections_of(*runs)["training"].text
+    (tmp_path / "m1" / "metrics.jsonl").unlink()
+    assert sections_of(*runs)["training"].text == ("Drawn in part, for want of the other seeds' metrics: m (2 of 3 seeds).",)

@@ -74,6 +74,9 @@ def training_section(evidence: Evidence) -> Section | None:
     text = ["Rewards of arms with different budgets of attempts are not comparable: more attempts earn more by themselves."] if len(evidence.trained) > 1 else []
     if unknown := [arm.label for arm in evidence.trained if any(run.recipe.train.steps and not lines[run] for run in runs_of(arm)) and not any(of_arms[arm.label])]:
         text.append(f"Not drawn, for want of metrics: {', '.join(unknown)}.")
+    drawn = {arm.label: (sum(bool(lines[run]) for run in runs_of(arm)), len(runs_of(arm))) for arm in evidence.trained}
+    if partly := [f"{label} ({some} of {every} seeds)" for label, (some, every) in drawn.items() if 0 < some < every]:
+        text.append(f"Drawn in part, for want of the other seeds' metrics: {', '.join(partly)}.")
     return Section("training", "Training", tuple(text), tuple(chart for chart in (first, rest) if chart))
 
 
