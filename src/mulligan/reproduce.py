@@ -278,12 +278,12 @@ def write_results(experiment: Experiment, source: str, runs: Sequence[ArmRun], o
 
     `source` (the experiment's name, or its file) and `overrides` are what `reproduce` was given.
     """
-    name = Path(source).stem
     from mulligan.evaluation.arms import Arm, read_member
     from mulligan.report.experiment import experiment_markdown, experiment_table
     from mulligan.report.html import write_report
     from mulligan.report.training import write_curves
 
+    name = Path(source).stem
     by_arm: dict[str, list[ArmRun]] = {}
     for run in runs:
         by_arm.setdefault(run.arm, []).append(run)
