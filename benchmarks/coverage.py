@@ -1,4 +1,4 @@
-"""How often the 95 % intervals of a difference between two arms hold the truth, over simulated experiments: `python -m benchmarks.coverage`.
+"""How often the 95 % intervals of an arm's mean, and of a difference between two arms, hold the truth, over simulated experiments: `python -m benchmarks.coverage`.
 
 Problems of mixed difficulty; seeds whose skill varies by what both arms of a seed share (a good or a bad warm-up) and by what each arm of it has for
 itself. Seeds are drawn together (`joint_seeds`) or each arm's by themselves. docs/looking.md says what came of it.
@@ -10,11 +10,11 @@ import itertools
 
 import numpy as np
 
-from mulligan.evaluation.compare import differences
+from mulligan.evaluation.compare import differences, means
 
 EXPERIMENTS = 200
 SEEDS, PROBLEMS = (2, 3, 5, 8), (60, 300)
-SHARED, OWN = (0.0, 0.1), (0.0, 0.03, 0.1)
+SHARED, OWN = (0.0, 0.1), (0.0, 0.03, 0.1, 0.2)
 
 
 def experiment(rng: np.random.Generator, seeds: int, problems: int, shared: float, own: float) -> list[np.ndarray]:
@@ -26,15 +26,17 @@ def experiment(rng: np.random.Generator, seeds: int, problems: int, shared: floa
 
 
 def main() -> None:
-    print("| seeds | problems | sd shared, points | sd of each arm, points | apart: holds, % | width, points | together: holds, % | width, points |")
-    print("|---:|---:|---:|---:|---:|---:|---:|---:|")
+    print("| seeds | problems | sd shared, points | sd of each arm, points | mean: holds, % | width, points | apart: holds, % | width, points | together: holds, % | width, points |")
+    print("|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
     for seeds, problems, shared, own in itertools.product(SEEDS, PROBLEMS, SHARED, OWN):
         rng = np.random.default_rng([seeds, problems, round(100 * shared), round(100 * own)])
         arms = [experiment(rng, seeds, problems, shared, own) for _ in range(EXPERIMENTS)]
+        # Skills and difficulties lie evenly about a half, and so do the arms' true accuracies.
+        kinds = [(0.5, [means([a], seed=i)[0] for i, (a, _) in enumerate(arms)])]
+        kinds += [(0.0, [differences([a], [b], joint_seeds=joint, seed=i)[0] for i, (a, b) in enumerate(arms)]) for joint in (False, True)]
         cells = []
-        for joint in (False, True):
-            found = [differences([a], [b], joint_seeds=joint, seed=i)[0] for i, (a, b) in enumerate(arms)]
-            cells += [f"{100 * np.mean([one.low <= 0 <= one.high for one in found]):.0f}", f"{100 * np.mean([one.width for one in found]):.1f}"]
+        for truth, found in kinds:
+            cells += [f"{100 * np.mean([one.low <= truth <= one.high for one in found]):.0f}", f"{100 * np.mean([one.width for one in found]):.1f}"]
         print(f"| {seeds} | {problems} | {100 * shared:.0f} | {100 * own:.0f} | {' | '.join(cells)} |", flush=True)
 
 

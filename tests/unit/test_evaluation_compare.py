@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from mulligan.evaluation import paired_difference
-from mulligan.evaluation.compare import differences, means, ratios, share_kept
-from mulligan.evaluation.intervals import bootstrap_ratio, share_unseen
+from mulligan.evaluation.compare import differences, means, ratios, share_kept, student_half_widths
+from mulligan.evaluation.intervals import Interval, bootstrap_ratio, share_unseen, stretched
 from mulligan.report.tables import number
 
 
@@ -32,6 +32,13 @@ def slow_resamples(arms, rng, resamples=4000, weighting="questions", joint_seeds
             total += weight * (a - b)
         found.append(total)
     return np.array(found)
+
+
+def ends(drawn, mean, half):
+    """The resamples' interval, where it is narrower than Student's stretched to that."""
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    found = stretched(Interval(mean, low, high, 1), half, None)
+    return found.low, found.high
 
 
 def test_the_mean_is_exact_and_the_difference_is_paired():
@@ -70,7 +77,7 @@ def test_against_direct_resampling(weighting):
     slow = slow_resamples([a, b], np.random.default_rng(2), weighting=weighting)
     per_set = [x.mean() - y.mean() for x, y in zip(a, b, strict=True)]
     assert found.mean == pytest.approx(np.mean(per_set) if weighting == "sets" else (40 * per_set[0] + 150 * per_set[1]) / 190)
-    assert (found.low, found.high) == pytest.approx(np.quantile(slow, [0.025, 0.975]), abs=0.012)
+    assert (found.low, found.high) == pytest.approx(ends(slow, found.mean, student_half_widths(a, b, weighting=weighting)[0]), abs=0.012)
     assert found.n == 190
 
 
@@ -160,7 +167,8 @@ def test_seeds_that_belong_together_are_drawn_together():
     (joint,), (apart,) = differences([a], [b], joint_seeds=True), differences([a], [b])
     for found, together in ((joint, True), (apart, False)):
         direct = slow_resamples([[a], [b]], rng, joint_seeds=together)
-        assert (found.low, found.high) == pytest.approx(tuple(np.quantile(direct, [0.025, 0.975])), abs=0.015)
+        half = student_half_widths([a - b])[0] if together else student_half_widths([a], [b])[0]
+        assert (found.low, found.high) == pytest.approx(ends(direct, found.mean, half), abs=0.02)
     assert joint.mean == apart.mean
     assert joint.width < 0.6 * apart.width
     assert differences([a[:1]], [b[:1]], joint_seeds=True) == differences([a[:1]], [b[:1]])  # one seed has no deviation
@@ -171,12 +179,43 @@ def test_seeds_that_belong_together_are_drawn_together():
         differences([a], [b[:5]], joint_seeds=True)
 
 
-def test_seeds_drawn_together_show_their_whole_variance():
-    """Where only the seeds differ, an interval is wider by sqrt(S / (S - 1)) than one of the same draws unscaled."""
-    a = np.tile(np.array([0.1, 0.2, 0.4, 0.8])[:, None, None], (1, 30, 1))
-    (joint,), (apart,) = (differences([a], [np.zeros_like(a)], joint_seeds=together, bounds=None) for together in (True, False))
-    assert [joint.low - joint.mean, joint.high - joint.mean] == pytest.approx([(4 / 3) ** 0.5 * (end - apart.mean) for end in (apart.low, apart.high)])
-    assert apart.low < apart.mean < apart.high
+T_QUANTILES = {1: 12.7062, 2: 4.30265, 3: 3.18245, 29: 2.04523}
+"""Degrees of freedom -> the 97.5 % quantile of Student's distribution, from a table."""
+
+
+def test_where_only_seeds_differ_the_interval_is_students():
+    """Whether they are drawn with another arm's or not; as a mean, a difference, a ratio to ones, and a share of a rise."""
+    seeds = np.array([0.2, 0.3, 0.4, 0.6])
+    a = np.tile(seeds[:, None, None], (1, 30, 1))
+    width = 2 * T_QUANTILES[3] * seeds.std(ddof=1) / 2
+    nothing = np.zeros_like(a)
+    found = [*means([a]), *ratios([a], [nothing + 1]), *(differences([a], [nothing], joint_seeds=together)[0] for together in (True, False))]
+    for one in found:
+        assert (one.mean, one.width) == pytest.approx((seeds.mean(), width), rel=1e-5)
+        assert one.low < one.mean < one.high
+    kept = share_kept([np.concatenate([nothing, nothing + 1, nothing, a], axis=2)])
+    assert kept is not None
+    assert kept.width == pytest.approx(width, rel=1e-5)
+    # two seeds say nearly nothing; an interval ends where the scale does
+    assert means([a[:2]])[0].width == pytest.approx(min(0.25 + T_QUANTILES[1] * 0.05, 1.0) - 0.0)
+
+
+def test_where_only_problems_differ_the_interval_is_that_of_one_seed():
+    rng = np.random.default_rng(3)
+    values = rng.random(30)
+    one, several = values[None, :, None], np.tile(values[None, :, None], (4, 1, 1))
+    assert student_half_widths([several])[0] == pytest.approx(T_QUANTILES[29] * values.std(ddof=1) / 30**0.5)
+    assert student_half_widths([one])[0] == 0  # of what another seed would give one says nothing
+    (alone,), (found,) = means([one]), means([several])
+    assert found.width == pytest.approx(max(alone.width, 2 * T_QUANTILES[29] * values.std(ddof=1) / 30**0.5), rel=0.02)
+
+
+def test_the_noise_of_dialogues_is_counted_once():
+    """Seeds and problems alike, every outcome a coin's: the means of seeds and of problems both hold all of the noise."""
+    rng = np.random.default_rng(5)
+    coins = (rng.random((400, 6, 50, 1)) < 0.5).astype(float)
+    half = np.median([student_half_widths([x])[0] for x in coins])
+    assert 0.85 < half / (1.96 * 0.5 / 300**0.5) < 1.35  # at least the seeds' own or the problems' own, of which the larger stands
 
 
 def test_arms_of_different_numbers_of_seeds():
@@ -226,7 +265,8 @@ def test_ratios_against_direct_resampling():
             parts.append(x[seeds][:, problems].sum() / y[seeds][:, problems].sum())
         drawn.append(np.mean(parts))
     assert found.mean == pytest.approx(np.mean([x.sum() / y.sum() for x, y in zip(tops, bottoms, strict=True)]))
-    assert (found.low, found.high) == (pytest.approx(np.quantile(drawn, 0.025), abs=0.02), pytest.approx(np.quantile(drawn, 0.975), abs=0.02))
+    linear = [(x - x.sum() / y.sum() * y) / y.mean() for x, y in zip(tops, bottoms, strict=True)]
+    assert (found.low, found.high) == pytest.approx([min(max(end, 0), 1) for end in ends(drawn, found.mean, student_half_widths(linear, weighting="sets")[0])], abs=0.03)
     assert found.n == 130
 
 
@@ -283,11 +323,11 @@ def test_a_share_that_nothing_varies_in_is_not_certain():
 
 def test_coverage():
     """How often the interval holds the true difference, over simulated experiments: with problems alone; with eight seeds that hardly differ,
-    where it may be too wide; with eight that differ by 10 points, where it may not be too narrow."""
+    where it may be too wide; with eight and with three that differ by 10 points, where it may not be too narrow."""
     rng = np.random.default_rng(6)
     held = {}
     runs = 150
-    for seeds, deviation in ((1, 0.0), (8, 0.0), (8, 0.1)):
+    for seeds, deviation in ((1, 0.0), (8, 0.0), (8, 0.1), (3, 0.1)):
         found = []
         for i in range(runs):
             difficulty = rng.random(100)
@@ -298,3 +338,4 @@ def test_coverage():
     assert 0.90 <= held[1, 0.0] < 1.0
     assert held[8, 0.0] >= 0.95
     assert 0.88 <= held[8, 0.1] <= 0.99
+    assert held[3, 0.1] >= 0.92

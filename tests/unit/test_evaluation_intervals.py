@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mulligan.evaluation import Interval, bootstrap_mean, bootstrap_ratio, bootstrap_statistics, paired_difference, pass_at_k
-from mulligan.evaluation.intervals import enough_resamples, less, share_unseen, student
+from mulligan.evaluation.intervals import enough_resamples, less, share_unseen, stretched
 
 
 def wilson(c: int, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
@@ -98,15 +98,15 @@ def test_few_problems_are_resampled_more_often():
     assert np.std(lows) < 0.4 * np.std(coarse)
 
 
-def test_students_interval_of_few_seeds():
-    """By hand: standard deviation 1, quantiles of a table (one degree of freedom, two, three)."""
-    assert student([0.0, 2**0.5]) == Interval(pytest.approx(2**-0.5), pytest.approx(2**-0.5 - 12.7062 / 2**0.5), pytest.approx(2**-0.5 + 12.7062 / 2**0.5), 2)
-    three, four = student([1.0, 2.0, 3.0]), student([-1.5**0.5, 0.0, 0.0, 1.5**0.5])
-    assert (three.mean, three.high - 2, three.n) == (2.0, pytest.approx(4.30265 / 3**0.5), 3)
-    assert (four.mean, four.low, four.high) == (0.0, pytest.approx(-3.18245 / 2), pytest.approx(3.18245 / 2))
-    for values in ([1.0], [1.0] * 5):
-        with pytest.raises(ValueError, match="Student's interval is for 2 to 4"):
-            student(values)
+def test_an_interval_is_stretched_in_its_own_shape():
+    found = Interval(0.4, 0.3, 0.7, 20)
+    assert stretched(found, 0.2, (0.0, 1.0)) == found  # as wide as that already
+    wide = stretched(found, 0.3, (0.0, 1.0))
+    assert (wide.mean, wide.low, wide.high, wide.n) == (0.4, pytest.approx(0.25), pytest.approx(0.85), 20)
+    assert stretched(found, 1.0, (0.0, 1.0)) == Interval(0.4, 0.0, 1.0, 20)
+    assert stretched(found, 1.0, None).high == pytest.approx(1.9)
+    for still in (Interval(0.0, 0.0, 0.0, 20), Interval(3.0, 1.0, math.inf, 20)):
+        assert stretched(still, 5.0, None) == still
 
 
 def test_rounding_decides_nothing():

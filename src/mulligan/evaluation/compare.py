@@ -10,7 +10,8 @@ for all arms, which is what pairs them). With one seed an arm this is the paired
 "The pigeonhole bootstrap", Annals of Applied Statistics 1(2)): where seeds differ little it is too wide (it counts the noise of a single
 dialogue up to three times), and where they differ much, and are few, too narrow. Where seeds are drawn together, with nothing else to make up for that, what they deviate from their mean is
 scaled by sqrt(S / (S - 1)), as in the rescaled bootstrap of J. N. K. Rao and C. F. J. Wu (1988, JASA 83(401)), so that S seeds show all of the
-variance between seeds.
+variance between seeds. And few seeds show badly how much seeds differ: where Student's interval, of the variance that seeds and problems each
+bring (`student_half_widths`), is wider than the resamples' interval, that is stretched to its width. docs/looking.md says how often such intervals hold the truth.
 
 Suffixes: `_S` seed, `_P` problem, `_C` column, `_R` resample.
 """
@@ -22,8 +23,9 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
-from mulligan.evaluation.intervals import Interval, alike, enough_resamples, less, reach, share_unseen
+from mulligan.evaluation.intervals import Interval, alike, enough_resamples, less, reach, share_unseen, stretched
 
 Floats = NDArray[np.float64]
 Sets = Sequence[Floats]
@@ -31,7 +33,7 @@ Weighting = Literal["sets", "questions"]
 """Over several problem sets: the mean of the sets' means, or every question alike."""
 
 MIN_SEEDS = 5
-"""Below this, an interval over seeds is too narrow: S seeds show only (S - 1)/S of the variance between seeds, and few values badly."""
+"""Below this, seeds say little of what another would give: intervals hold the truth less often than they should, and arms are not paired by seeds."""
 
 _CHUNK = 2_000_000  # problem counts made at once: 16 MB, whatever the number of problems
 
@@ -57,7 +59,8 @@ def differences(
     if joint_seeds and bounds is not None:  # what is scaled may leave the scale
         drawn_RC = np.clip(drawn_RC, *bounds)
     alike_C = _alike([x.mean(0) - y.mean(0) for x, y in zip(a, b, strict=True)])
-    return _intervals(means_C, drawn_RC, alike_C, a, weighting, bounds)
+    half_C = student_half_widths([x - y for x, y in zip(a, b, strict=True)], weighting=weighting) if joint_seeds else student_half_widths(a, b, weighting=weighting)
+    return _intervals(means_C, drawn_RC, alike_C, half_C, a, weighting, bounds)
 
 
 def means(a: Sets, *, weighting: Weighting = "questions", bounds: tuple[float, float] | None = (0.0, 1.0), seed: int = 0) -> list[Interval]:
@@ -65,7 +68,7 @@ def means(a: Sets, *, weighting: Weighting = "questions", bounds: tuple[float, f
     (a,) = _checked(a)
     means_C = _over_sets([x.mean((0, 1)) for x in a], a, weighting)
     drawn_RC = _over_sets(_resampled([a], seed)[0], a, weighting)
-    return _intervals(means_C, drawn_RC, _alike([x.mean(0) for x in a]), a, weighting, bounds)
+    return _intervals(means_C, drawn_RC, _alike([x.mean(0) for x in a]), student_half_widths(a, weighting=weighting), a, weighting, bounds)
 
 
 def seed_means(a: Sets, *, weighting: Weighting = "questions") -> Floats:
@@ -86,6 +89,10 @@ def ratios(tops: Sets, bottoms: Sets, *, weighting: Weighting = "questions", bou
     columns = tops[0].shape[2]
     drawn_RC = _over_sets([_divided(x[:, :columns], x[:, columns:]) for x in _resampled([pairs], seed)[0]], tops, weighting)
     mean_C = _over_sets(per_set, tops, weighting)
+    # To first order a ratio varies as what each seed and problem brings above or below its share of it.
+    with np.errstate(invalid="ignore"):
+        linear = [(x - ratio_C * y) / np.maximum(y.mean((0, 1)), 1e-300) for x, y, ratio_C in zip(tops, bottoms, per_set, strict=True)]
+    half_C = student_half_widths(linear, weighting=weighting)
     found: list[Interval | None] = []
     for c in range(columns):
         known_R = drawn_RC[~np.isnan(drawn_RC[:, c]), c]
@@ -98,7 +105,8 @@ def ratios(tops: Sets, bottoms: Sets, *, weighting: Weighting = "questions", bou
         # Between two infinities there is nothing to interpolate.
         low, high = np.quantile(known_R, [0.025, 0.975], method="linear" if np.isfinite(known_R).all() else "inverted_cdf")
         same = all(alike(x[:, some, c].sum(0) / y[:, some, c].sum(0)) for x, y, some in zip(tops, bottoms, behind, strict=True))
-        found.append(reach(Interval(float(mean_C[c]), float(low), float(high), n), bounds, float(same), problems=effective))
+        wide = stretched(Interval(float(mean_C[c]), float(low), float(high), n), float(half_C[c]), bounds or (0.0, np.inf))
+        found.append(reach(wide, bounds, float(same), problems=effective))
     return found
 
 
@@ -121,13 +129,18 @@ def share_kept(a: Sets, *, weighting: Weighting = "questions", seed: int = 0) ->
     (a,) = _checked(a)
     drawn_RC = _over_sets(_resampled([a], seed)[0], a, weighting)
     rises_R = drawn_RC[:, 1] - drawn_RC[:, 0]
-    if np.quantile(rises_R, 0.025) <= 0:
-        return None
     mean_C = _over_sets([x.mean((0, 1)) for x in a], a, weighting)
     problems, rise = sum(x.shape[1] for x in a), float(mean_C[1] - mean_C[0])
+    (half,) = student_half_widths([x[:, :, 1:2] - x[:, :, :1] for x in a], weighting=weighting)
+    low, high = np.quantile(rises_R, [0.025, 0.975]).tolist()
+    if stretched(Interval(rise, low, high, problems), half, (-1.0, 1.0)).low <= 0:
+        return None
     some_R = rises_R > 0
     low, high = np.quantile((drawn_RC[some_R, 3] - drawn_RC[some_R, 2]) / rises_R[some_R], [0.025, 0.975]).tolist()
     share = float((mean_C[3] - mean_C[2]) / rise)
+    (half,) = student_half_widths([(x[:, :, 3:] - x[:, :, 2:3] - share * (x[:, :, 1:2] - x[:, :, :1])) / rise for x in a], weighting=weighting)
+    wide = stretched(Interval(share, low, high, problems), half, None)
+    low, high = wide.low, wide.high
     # Where nearly all do alike, none rising or all as without the control: one problem more or less makes 1 / (problems * rise) of the share. What
     # is seen to vary less is what so many problems cannot have shown.
     rises, kept = ([(x[:, :, i + 1] - x[:, :, i]).mean(0)[:, None] for x in a] for i in (0, 2))
@@ -135,6 +148,32 @@ def share_kept(a: Sets, *, weighting: Weighting = "questions", seed: int = 0) ->
     unseen = share_unseen(problems)
     below, above = (unseen / rise if same and less(seen, 1 / (problems * rise)) else seen for seen in (share - low, high - share))
     return Interval(share, share - below, share + above, problems)
+
+
+def student_half_widths(*arms: Sets, weighting: Weighting = "questions") -> Floats:
+    """Half the width of Student's 95 % interval of an arm's mean, or of the difference of two, for each column; 0 where no arm has several seeds.
+
+    The variance is that of seeds and problems in a crossed layout: what the seeds' means vary by, each arm's, plus what the problems' means vary by,
+    less the noise of single dialogues, which is in both; its degrees of freedom by F. E. Satterthwaite (1946, Biometrics Bulletin 2(6)).
+    """
+    sets = arms[0]
+    weights = _set_weights(sets, weighting)
+    by_seed, noise = [], []
+    for arm in arms:
+        if (seeds := len(arm[0])) > 1:
+            by_seed.append((_over_sets([x.mean(1) for x in arm], arm, weighting).var(0, ddof=1) / seeds, seeds - 1))
+            own = [x - x.mean(0) - x.mean(1, keepdims=True) + x.mean((0, 1)) for x in arm]
+            each = [w**2 * (x**2).sum((0, 1)) / (seeds - 1) / max(x.shape[1] - 1, 1) / x[:, :, 0].size for w, x in zip(weights, own, strict=True)]
+            noise.append((np.sum(each, axis=0), (seeds - 1) * sum(max(x.shape[1] - 1, 1) for x in arm)))
+    if not by_seed:
+        return np.zeros(sets[0].shape[2])
+    problems = [x.mean(0) - arms[1][i].mean(0) if len(arms) > 1 else x.mean(0) for i, x in enumerate(sets)]
+    by_problem = (np.sum([w**2 * x.var(0, ddof=min(1, len(x) - 1)) / len(x) for w, x in zip(weights, problems, strict=True)], axis=0), sum(len(x) - 1 for x in problems))
+    of_seeds_C, of_problems_C, of_noise_C = sum(v for v, _ in by_seed), by_problem[0], sum(v for v, _ in noise)
+    variance_C = np.maximum(of_seeds_C + of_problems_C - of_noise_C, np.maximum(of_seeds_C, of_problems_C))
+    spread_C = sum(v**2 / max(freedom, 1) for v, freedom in (*by_seed, by_problem, *noise))
+    freedom_C = np.divide(variance_C**2, spread_C, out=np.full_like(variance_C, np.inf), where=spread_C > 0)
+    return np.where(spread_C > 0, stdtrit(np.minimum(freedom_C, 1e6), 0.975) * np.sqrt(variance_C), 0.0)
 
 
 def _checked(*arms: Sets) -> list[list[Floats]]:
@@ -199,11 +238,12 @@ def _alike(sets_PC: Sequence[Floats]) -> list[bool]:
 
 
 def _intervals(
-    means_C: Floats, drawn_RC: Floats, alike_C: Sequence[bool], sets: Sets, weighting: Weighting, bounds: tuple[float, float] | None
+    means_C: Floats, drawn_RC: Floats, alike_C: Sequence[bool], half_C: Floats, sets: Sets, weighting: Weighting, bounds: tuple[float, float] | None
 ) -> list[Interval]:
     n = sum(x.shape[1] for x in sets)
     low_C, high_C = np.quantile(drawn_RC, [0.025, 0.975], axis=0)
     # Of as many problems as would give an unstratified mean the variance that this weighted one has.
     effective = 1 / sum(w**2 / x.shape[1] for w, x in zip(_set_weights(sets, weighting), sets, strict=True))
-    columns = zip(means_C, low_C, high_C, alike_C, strict=True)
-    return [reach(Interval(float(mean), float(low), float(high), n), bounds, float(same), problems=effective) for mean, low, high, same in columns]
+    columns = zip(means_C.tolist(), low_C.tolist(), high_C.tolist(), alike_C, half_C.tolist(), strict=True)
+    wide = [(stretched(Interval(mean, low, high, n), half, bounds), float(same)) for mean, low, high, same, half in columns]
+    return [reach(found, bounds, same, problems=effective) for found, same in wide]

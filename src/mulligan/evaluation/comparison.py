@@ -215,7 +215,7 @@ def comparison_warnings(arms: Sequence[Arm]) -> list[str]:
     found = _protocol_warnings(arms)
     if few := [f"{arm.label} ({len(arm.members)})" for arm in arms if len(arm.members) < MIN_SEEDS]:
         found.append(
-            f"fewer than {MIN_SEEDS} seeds: {', '.join(few)}; intervals over so few seeds are too narrow, and over one seed they say nothing of another training run"
+            f"fewer than {MIN_SEEDS} seeds: {', '.join(few)}; so few say little of another training run, and one says nothing of it"
         )
     return [*found, *_set_warnings(arms)]
 

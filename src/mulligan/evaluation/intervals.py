@@ -21,16 +21,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import stdtrit
 
 Floats = NDArray[np.float64]
 
 _CHUNK = 4_000_000  # draws made at once: 32 MB, whatever the number of problems
 LEAST, MOST, _DRAWS = 2_000, 50_000, 5_000_000
 """Resamples, and how many draws they may take together."""
-
-
-_STUDENT = {2: 12.7062, 3: 4.30265, 4: 3.18245}
-"""Number of values -> the 97.5 % quantile of Student's distribution with one degree of freedom less."""
 
 
 def enough_resamples(draws: int) -> int:
@@ -164,15 +161,32 @@ def bootstrap_statistics(
     estimate_C = statistics(*(np.ones((1, one)) for one in drawn))[0]
     rng = np.random.default_rng(seed)
     parts = [statistics(*(rng.multinomial(one, np.full(one, 1 / one), size=size).astype(np.float64) for one in drawn)) for size in _chunks(resamples, n)]
+    half_C = _student_half_widths(statistics, n, crossed, resamples, np.random.default_rng([seed, 1])) if max(crossed, default=1) > 1 else np.zeros_like(estimate_C)
     found: list[Interval | None] = []
-    for value, drawn_R, scale in zip(estimate_C.tolist(), np.concatenate(parts).T, bounds, strict=True):
+    for value, drawn_R, scale, half in zip(estimate_C.tolist(), np.concatenate(parts).T, bounds, half_C.tolist(), strict=True):
         known_R = drawn_R[np.isfinite(drawn_R)]
         if not np.isfinite(value) or len(known_R) < 0.95 * len(drawn_R):
             found.append(None)
         else:
             # Whether most problems share a value is not known here: only what is next to no variation counts.
-            found.append(_percentiles(value, known_R, level, n, scale, 0.1))
+            found.append(_percentiles(value, known_R, level, n, scale, 0.1, half))
     return found
+
+
+def _student_half_widths(statistics: Callable[..., Floats], n: int, crossed: Sequence[int], resamples: int, rng: np.random.Generator) -> Floats:
+    """As `compare.student_half_widths`, of figures that are no means: what the seeds bring by the jackknife, what the problems bring by resampling them alone.
+    The noise of single dialogues is in both, and counted twice."""
+    everything = [np.ones((1, one)) for one in crossed]
+    parts = [statistics(rng.multinomial(n, np.full(n, 1 / n), size=size).astype(np.float64), *(np.repeat(one, size, 0) for one in everything)) for size in _chunks(resamples, n)]
+    terms = [(np.nanvar(np.concatenate(parts), axis=0, ddof=1), max(n - 1, 1))]
+    for i, seeds in enumerate(crossed):
+        if seeds > 1:
+            without = (1 - np.eye(seeds)) * seeds / (seeds - 1)
+            left = [without if i == j else np.repeat(one, seeds, 0) for j, one in enumerate(everything)]
+            terms.append(((seeds - 1) ** 2 / seeds * statistics(np.ones((seeds, n)), *left).var(axis=0, ddof=1), seeds - 1))
+    variance_C, spread_C = sum(v for v, _ in terms), sum(v**2 / freedom for v, freedom in terms)
+    # NaN, where a figure does not exist without one of the seeds, stretches nothing.
+    return np.where(spread_C > 0, stdtrit(np.divide(variance_C**2, spread_C, out=np.full_like(variance_C, 1.0), where=spread_C > 0), 0.975) * np.sqrt(variance_C), 0.0)
 
 
 def _checked(values: ArrayLike, dimensions: int) -> Floats:
@@ -193,11 +207,13 @@ def _chunks(resamples: int, n: int) -> list[int]:
     return [min(step, resamples - start) for start in range(0, resamples, step)]
 
 
-def _percentiles(mean: float, means_R: Floats, level: float, n: int, bounds: tuple[float, float] | None, deviating: float) -> Interval:
+def _percentiles(
+    mean: float, means_R: Floats, level: float, n: int, bounds: tuple[float, float] | None, deviating: float, half: float = 0.0
+) -> Interval:
     if not 0 < level < 1:
         raise ValueError(f"level = {level}: must lie between 0 and 1")
     low, high = np.quantile(means_R, [(1 - level) / 2, (1 + level) / 2])
-    return reach(Interval(mean, float(low), float(high), n), bounds, deviating, level=level)
+    return reach(stretched(Interval(mean, float(low), float(high), n), half, bounds), bounds, deviating, level=level)
 
 
 def alike(values_P: Floats) -> bool:
@@ -225,23 +241,18 @@ def reach(found: Interval, bounds: tuple[float, float] | None, deviating: float 
     return Interval(found.mean, found.mean - sides[0], found.mean + sides[1], found.n)
 
 
+def stretched(found: Interval, half: float, bounds: tuple[float, float] | None) -> Interval:
+    """The interval with both sides longer by one factor, to twice this half width, where it is narrower than that; within the scale."""
+    if not 0 < found.width < 2 * half * (1 - 1e-9):
+        return found
+    factor = 2 * half / found.width
+    low, high = found.mean - factor * (found.mean - found.low), found.mean + factor * (found.high - found.mean)
+    return Interval(found.mean, low if bounds is None else max(low, bounds[0]), high if bounds is None else min(high, bounds[1]), found.n)
+
+
 def less(a: float, b: float) -> bool:
     """a < b by more than rounding: both may count the same problems."""
     return a < b * (1 - 1e-9)
-
-
-def student(values_S: ArrayLike) -> Interval:
-    """Mean of two to four models' own figures with Student's 95 % t interval, for seeds too few to be resampled: of what training runs differ by, as if
-    that were normal. `n` counts them.
-
-    Raises:
-        ValueError: another number of values, or one that is not finite.
-    """
-    values_S = _checked(values_S, 1)
-    if (seeds := len(values_S)) not in _STUDENT:
-        raise ValueError(f"{seeds} values: Student's interval is for {min(_STUDENT)} to {max(_STUDENT)}")
-    mean, half = float(values_S.mean()), _STUDENT[seeds] * float(values_S.std(ddof=1)) / math.sqrt(seeds)
-    return Interval(mean, mean - half, mean + half, seeds)
 
 
 def share_unseen(n: float, level: float = 0.95) -> float:

@@ -6,7 +6,7 @@ A difference counts only if its 95 % interval leaves 0 out.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from mulligan.evaluation import Interval
@@ -14,7 +14,6 @@ from mulligan.evaluation.arms import Arm, how_to_evaluate
 from mulligan.evaluation.compare import MIN_SEEDS
 from mulligan.evaluation.comparison import ACCURACY, GAIN, OVER_ALL, PASS
 from mulligan.evaluation.faults import SMALL_SET
-from mulligan.evaluation.intervals import student
 from mulligan.report.evidence import BEST_SAMPLER, SAMPLERS, Evidence, strongest, whose_list
 from mulligan.report.tables import percent, points, points_of, share
 from mulligan.tasks.builtin.strategies import LIST
@@ -276,7 +275,7 @@ def _caveats(evidence: Evidence, found: Findings) -> list[str]:
     if seeds == 1:
         caveats.append("One training seed: the intervals say nothing of what another run would give.")
     elif seeds < MIN_SEEDS:
-        caveats.append(f"{seeds} training seeds: intervals over so few are too narrow.{_seed_by_seed(evidence, found)}")
+        caveats.append(f"{seeds} training seeds say little of what another would give.{_seed_by_seed(evidence, found)}")
     if found.gain is None and found.k > found.start:
         reasons = {True: "None of the independent samples could be graded", None: "Independent samples were not drawn of every seed and set", False: "No independent samples were drawn"}
         none = reasons[found.sampled]
@@ -298,17 +297,14 @@ def _caveats(evidence: Evidence, found: Findings) -> list[str]:
 
 
 def _seed_by_seed(evidence: Evidence, found: Findings) -> str:
-    """What each of the few seeds gained, and what Student's interval makes of that."""
+    """What each of the few seeds gained."""
     said = []
     rivals = [found.strongest] if found.strongest and found.strongest not in found.given else []
     for rival in (None, *rivals):
         against = "their own samples" if rival is None else f"those of {rival}"
         if found.k > found.start and len(gains := evidence.by_seed(evidence.head, rival, found.place, found.k)) > 1:
             each = [points(Interval.exact(gain)).partition(" [")[0] for gain in gains]
-            spread = student(gains)
-            clipped = replace(spread, low=max(spread.low, -1.0), high=min(spread.high, 1.0))
-            alone = f" (by Student's t {points_of(clipped)})" if spread.width else ""  # seeds that are alike show no spread, which does not say that there is none
-            said.append(f"{' and '.join((', '.join(each[:-1]), each[-1]))} points over {against}{alone}")
+            said.append(f"{' and '.join((', '.join(each[:-1]), each[-1]))} points over {against}")
     return f" Seed by seed it gains {'; '.join(said)}." if said else ""
 
 
