@@ -210,6 +210,14 @@ def test_where_only_problems_differ_the_interval_is_that_of_one_seed():
     assert found.width == pytest.approx(max(alone.width, 2 * T_QUANTILES[29] * values.std(ddof=1) / 30**0.5), rel=0.02)
 
 
+def test_an_interval_that_reaches_for_what_was_not_seen_is_not_the_narrower_for_seeds_that_differ():
+    """Half a success among three seeds of sixteen problems, stretched to Student's interval, is no longer hardly anything, and says no more than none."""
+    one = np.zeros((3, 16, 1))
+    one[0, 0] = 0.5
+    (found,), (none,) = means([one]), means([np.zeros_like(one)])
+    assert found.high > none.high > 0.19
+
+
 def test_the_noise_of_dialogues_is_counted_once():
     """Seeds and problems alike, every outcome a coin's: the means of seeds and of problems both hold all of the noise."""
     rng = np.random.default_rng(5)

@@ -105,8 +105,8 @@ def ratios(tops: Sets, bottoms: Sets, *, weighting: Weighting = "questions", bou
         # Between two infinities there is nothing to interpolate.
         low, high = np.quantile(known_R, [0.025, 0.975], method="linear" if np.isfinite(known_R).all() else "inverted_cdf")
         same = all(alike(x[:, some, c].sum(0) / y[:, some, c].sum(0)) for x, y, some in zip(tops, bottoms, behind, strict=True))
-        wide = stretched(Interval(float(mean_C[c]), float(low), float(high), n), float(half_C[c]), bounds or (0.0, np.inf))
-        found.append(reach(wide, bounds, float(same), problems=effective))
+        drawn = reach(Interval(float(mean_C[c]), float(low), float(high), n), bounds, float(same), problems=effective)
+        found.append(stretched(drawn, float(half_C[c]), bounds or (0.0, np.inf)))
     return found
 
 
@@ -138,16 +138,14 @@ def share_kept(a: Sets, *, weighting: Weighting = "questions", seed: int = 0) ->
     some_R = rises_R > 0
     low, high = np.quantile((drawn_RC[some_R, 3] - drawn_RC[some_R, 2]) / rises_R[some_R], [0.025, 0.975]).tolist()
     share = float((mean_C[3] - mean_C[2]) / rise)
-    (half,) = student_half_widths([(x[:, :, 3:] - x[:, :, 2:3] - share * (x[:, :, 1:2] - x[:, :, :1])) / rise for x in a], weighting=weighting)
-    wide = stretched(Interval(share, low, high, problems), half, None)
-    low, high = wide.low, wide.high
     # Where nearly all do alike, none rising or all as without the control: one problem more or less makes 1 / (problems * rise) of the share. What
     # is seen to vary less is what so many problems cannot have shown.
     rises, kept = ([(x[:, :, i + 1] - x[:, :, i]).mean(0)[:, None] for x in a] for i in (0, 2))
     same = any(_alike(part)[0] for part in (kept, [c - r for c, r in zip(kept, rises, strict=True)]))
     unseen = share_unseen(problems)
     below, above = (unseen / rise if same and less(seen, 1 / (problems * rise)) else seen for seen in (share - low, high - share))
-    return Interval(share, share - below, share + above, problems)
+    (half,) = student_half_widths([(x[:, :, 3:] - x[:, :, 2:3] - share * (x[:, :, 1:2] - x[:, :, :1])) / rise for x in a], weighting=weighting)
+    return stretched(Interval(share, share - below, share + above, problems), half, None)
 
 
 def student_half_widths(*arms: Sets, weighting: Weighting = "questions") -> Floats:
@@ -245,5 +243,4 @@ def _intervals(
     # Of as many problems as would give an unstratified mean the variance that this weighted one has.
     effective = 1 / sum(w**2 / x.shape[1] for w, x in zip(_set_weights(sets, weighting), sets, strict=True))
     columns = zip(means_C.tolist(), low_C.tolist(), high_C.tolist(), alike_C, half_C.tolist(), strict=True)
-    wide = [(stretched(Interval(mean, low, high, n), half, bounds), float(same)) for mean, low, high, same, half in columns]
-    return [reach(found, bounds, same, problems=effective) for found, same in wide]
+    return [stretched(reach(Interval(mean, low, high, n), bounds, float(same), problems=effective), half, bounds) for mean, low, high, same, half in columns]

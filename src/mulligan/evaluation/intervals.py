@@ -213,7 +213,7 @@ def _percentiles(
     if not 0 < level < 1:
         raise ValueError(f"level = {level}: must lie between 0 and 1")
     low, high = np.quantile(means_R, [(1 - level) / 2, (1 + level) / 2])
-    return reach(stretched(Interval(mean, float(low), float(high), n), half, bounds), bounds, deviating, level=level)
+    return stretched(reach(Interval(mean, float(low), float(high), n), bounds, deviating, level=level), half, bounds)
 
 
 def alike(values_P: Floats) -> bool:
