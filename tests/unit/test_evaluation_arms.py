@@ -1,6 +1,8 @@
 """Arms from folders: which runs are seeds of one arm, what they are called, and what comparisons of them are warned of."""
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from arms_on_disk import solved_with, training, write_evaluation, write_run
 
@@ -241,6 +243,33 @@ def test_three_arms_are_compared_on_what_all_three_saw(tmp_path):
     rows = compare(arms, arms[0]).rows
     assert {row.by_k[1].n for row in rows} == {40}
     assert {row.by_k[1].mean for row in rows if row.baseline is None} == {1.0}
+
+
+def test_arms_are_compared_on_what_could_be_graded_in_all_of_them(tmp_path):
+    """The grader failed on the hard problems of b alone: in a's column they would stand as unsolved beside a column without them."""
+    easy = [0.0] * 60 + [1.0] * 90
+    gaps = {"b": [np.nan] * 60 + [1.0] * 90, "c": [0.0] * 60 + [1.0] * 80 + [np.nan] * 10}
+    for name in "abc":
+        solved, passed = gaps.get(name, easy), [0.5] * 149 + [0.5 if name == "a" else np.nan]
+        write_evaluation(tmp_path / name, {"s": {"solved": {1: easy, 2: solved}, "passed": {1: passed, 2: passed}, "tokens": {1: easy, 2: solved}}})
+    arms = read_arms([str(tmp_path / name) for name in "abc"])
+    found = compare(arms, arms[0])
+    assert {(row.quantity, row.by_k[2].n) for row in found.rows} >= {("accuracy", 80), ("tokens", 80), ("gain", 80), ("accuracy - baseline's pass@k", 80)}
+    assert {row.by_k[1].n for row in found.rows} == {80}
+    assert {row.by_k[2].mean for row in found.rows if row.baseline is None and row.quantity == "accuracy"} == {1.0}
+    assert "s: 70 of 150 problems are left out: not graded in every dialogue of b, c" in found.warnings
+    assert "s: 1 of 150 problems are left out of pass@k and gain: too few graded samples of b, c" in found.warnings
+
+
+def test_an_arm_of_which_nothing_was_graded_takes_no_problem_from_the_others(tmp_path):
+    for name in "abc":
+        write_evaluation(tmp_path / name, {"s": {"solved": {1: [1, 0, 1]}}})
+    values = pq.read_table(tmp_path / "c" / "values.parquet")
+    pq.write_table(values.set_column(4, "value", pa.nulls(3, pa.float64())), tmp_path / "c" / "values.parquet")
+    arms = read_arms([str(tmp_path / name) for name in "abc"])
+    found = compare(arms, arms[0])
+    assert [(row.arm, row.by_k[1].n) for row in found.rows] == [("a", 3), ("b", 3), ("b", 3)]
+    assert "s: all problems of c are left out: not graded in every dialogue" in found.warnings
 
 
 def test_seeds_that_saw_different_problems_are_warned_of(tmp_path):

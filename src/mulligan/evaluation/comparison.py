@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mulligan.errors import ConfigError
 from mulligan.evaluation.arms import Arm, Key
@@ -70,24 +71,25 @@ def compare(arms: Sequence[Arm], baseline: Arm) -> Comparison:
     sets = shared_sets(arms)
     if not sets:
         raise ConfigError("no problem set was evaluated in all arms: evaluate all on the same sources (mulligan eval --problems)")
-    among = {name: shared_problems(arms, name) for name in sets}
+    graded, sampled = graded_problems(arms, sets), graded_problems(arms, sets, ("solved", "passed"))
     rows: list[Row] = []
     for arm in arms:
-        rows += value_rows(arm, sets, "accuracy", ACCURACY, bounds=(0.0, 1.0), among=among)
+        rows += value_rows(arm, sets, "accuracy", ACCURACY, bounds=(0.0, 1.0), among=graded)
     wanted = [
-        ("accuracy", ACCURACY, ACCURACY, (-1.0, 1.0)),
-        ("gain", GAIN, GAIN, (-2.0, 2.0)),
-        ("accuracy - baseline's pass@k", ACCURACY, PASS, (-1.0, 1.0)),
-        ("tokens", TOKENS, TOKENS, None),
+        ("accuracy", ACCURACY, ACCURACY, (-1.0, 1.0), graded),
+        ("gain", GAIN, GAIN, (-2.0, 2.0), sampled),
+        ("accuracy - baseline's pass@k", ACCURACY, PASS, (-1.0, 1.0), sampled),
+        ("tokens", TOKENS, TOKENS, None, graded),
     ]
-    for quantity, of_arm, of_baseline, bounds in wanted:
+    for quantity, of_arm, of_baseline, bounds, among in wanted:
         for arm in arms:
             if arm is not baseline:
                 rows += difference_rows((arm, of_arm), (baseline, of_baseline), sets, quantity, bounds=bounds, among=among)
     if not any(row.baseline and row.quantity == "accuracy" for row in rows):
         raise ConfigError("no problem was graded in every arm with the same number of attempts: check the grader (its deadline) and --attempts, and evaluate again")
     by_seed = tuple(arm.label for arm in arms if arm is not baseline and shared_seeds(arm, baseline) is not None)
-    return Comparison(baseline.label, {arm.label: len(arm.members) for arm in arms}, tuple(rows), tuple(comparison_warnings(arms)), by_seed)
+    warnings = [*comparison_warnings(arms), *_grading_warnings(arms, sets)]
+    return Comparison(baseline.label, {arm.label: len(arm.members) for arm in arms}, tuple(rows), tuple(warnings), by_seed)
 
 
 def value_rows(
@@ -153,6 +155,23 @@ def shared_problems(arms: Sequence[Arm], problem_set: str) -> list[Key]:
     found = [arm.problems(problem_set) for arm in arms]
     others = [set(keys) for keys in found[1:]]
     return [key for key in found[0] if all(key in other for other in others)]
+
+
+def graded_problems(arms: Sequence[Arm], sets: Sequence[str], quantities: Sequence[str] = ("solved",)) -> dict[str, list[Key]]:
+    """Of each set the problems that all arms saw and of which all of them have these quantities, at every k that they were evaluated with: what one arm
+    could not grade counts for none, or its column would stand on easier problems than the next one's. An arm that has none at all takes none away."""
+    found = {}
+    for name in sets:
+        problems = shared_problems(arms, name)
+        known = [mask_P for arm in arms for quantity in quantities if (mask_P := _known(arm, name, quantity, problems)).any()]
+        found[name] = [key for key, all_know in zip(problems, np.logical_and.reduce(known), strict=True) if all_know] if known else []
+    return found
+
+
+def _known(arm: Arm, problem_set: str, quantity: str, problems: Sequence[Key]) -> NDArray[np.bool_]:
+    """`_P`: whether the arm has the quantity of the problem, of every seed and at every k; False throughout where it was not measured."""
+    ks = arm.ks(problem_set, quantity)
+    return np.isfinite(arm.cells(problem_set, quantity, ks, problems)).all(axis=(0, 2)) if ks else np.zeros(len(problems), dtype=bool)
 
 
 def shared_seeds(a: Arm, b: Arm) -> list[int] | None:
@@ -243,6 +262,21 @@ def _set_warnings(arms: Sequence[Arm]) -> list[str]:
             found.append(f"{name}: the arms saw different problems ({listed}; {shared:,} in common): mulligan compare is on these alone, a report's differences on those that both arms saw")
         if 0 < shared < SMALL_SET:
             found.append(f"{name}: {shared} {FEW}, and only large differences can be seen on them; use {SMALL_SET} or more")
+    return found
+
+
+def _grading_warnings(arms: Sequence[Arm], sets: Sequence[str]) -> list[str]:
+    """Which problems `graded_problems` leaves out, and because of whom."""
+    found = []
+    for name in sets:
+        problems = shared_problems(arms, name)
+        for quantity, figures, reason in (("solved", "", "not graded in every dialogue"), ("passed", " of pass@k and gain", "too few graded samples")):
+            unknown = {arm.label: int((~_known(arm, name, quantity, problems)).sum()) for arm in arms if arm.ks(name, quantity)}
+            if nothing := [label for label, n in unknown.items() if n == len(problems)]:
+                found.append(f"{name}: all problems of {', '.join(nothing)} are left out{figures}: {reason}")
+            if some := [label for label, n in unknown.items() if 0 < n < len(problems)]:
+                left = len(problems) - len(graded_problems(arms, [name], (quantity,))[name])
+                found.append(f"{name}: {left:,} of {len(problems):,} problems are left out{figures}: {reason} of {', '.join(some)}")
     return found
 
 

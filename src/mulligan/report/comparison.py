@@ -45,7 +45,7 @@ def comparison_note(comparison: Comparison) -> str:
         seeds = f"seeds resampled{whose}; problems jointly"
     several = any(row.problems == MEAN_OF_SETS for row in comparison.rows)
     within = ", within each set; mean of sets: every set counts alike; all questions: every question does" if several else ""
-    return f"With 95 % intervals, paired over the problems that all arms saw (bootstrap: {seeds}{within}). An interval that includes 0 shows no difference."
+    return f"With 95 % intervals, paired over the problems that all arms saw and that were graded in all (bootstrap: {seeds}{within}). An interval that includes 0 shows no difference."
 
 
 def comparison_csv(comparison: Comparison) -> str:
