@@ -325,6 +325,31 @@ def test_seeds_are_joined_from_any_working_folder(tmp_path, monkeypatch):
         assert len(arm.members) == 2
 
 
+@pytest.mark.parametrize("warm_ups", [True, False])
+def test_seeds_that_lie_elsewhere_than_they_were_trained_are_joined(tmp_path, warm_ups):
+    """As an archive of results is unpacked: the recipes name models under the folder of the training, and the warm-ups lie beside the runs, or nowhere."""
+    for seed in (1, 2, 11):
+        place = tmp_path / "out" / f"seed-{seed}"
+        for name, attempts in (("single", "fixed(1)"), ("multi", "uniform(1,3)")):
+            write_run(place / name, seed=seed, attempts=attempts, model__path=f"runs/codes/seed-{seed}/warm-up/model")
+            write_evaluation(place / name, arm_data(seed))
+        if warm_ups:
+            write_run(place / "warm-up", seed=seed, train__steps=0)
+    arms = read_arms([str(tmp_path / "out" / f"seed-{seed}" / name) for name in ("single", "multi") for seed in (1, 2, 11)])
+    assert [len(arm.members) for arm in arms] == [3, 3]
+
+
+def test_runs_that_began_from_other_warm_ups_are_no_seeds_wherever_they_lie(tmp_path):
+    for seed, steps in ((1, 3), (2, 5)):
+        place = tmp_path / f"seed-{seed}"
+        write_run(place / "warm-up", seed=seed, train__steps=0, warmup__steps=steps)
+        write_run(place / "multi", seed=seed, model__path=f"runs/seed-{seed}/warm-up/model")
+        write_evaluation(place / "multi", arm_data(seed))
+    write_run(tmp_path / "seed-3" / "multi", seed=3, model__path="runs/seed-3/longer-warm-up/model")
+    write_evaluation(tmp_path / "seed-3" / "multi", arm_data(3))
+    assert len(read_arms([str(tmp_path / f"seed-{seed}" / "multi") for seed in (1, 2, 3)])) == 3
+
+
 def test_a_model_that_the_run_around_its_evaluation_did_not_make_is_not_the_runs(tmp_path):
     write_run(tmp_path / "run")
     (tmp_path / "run" / "initial_model").mkdir()
