@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from mulligan.evaluation.evaluation import Play
 from mulligan.evaluation.intervals import Interval
-from mulligan.evaluation.power import Power, assumed_power, detectable_difference
+from mulligan.evaluation.power import POINTS, Power, assumed_power, detectable_difference
 from mulligan.evaluation.samples import ENOUGH
 from mulligan.evaluation.values import ProblemValues
 from mulligan.types import Rollout
@@ -49,11 +49,13 @@ def starved(rollout: Rollout) -> bool:
 
 
 def size_warnings(name: str, accuracy: Mapping[int, Interval], power: Power | None) -> list[str]:
-    """For a small set: how wide its intervals are, and what difference it could show."""
+    """For a small set: how wide its intervals are, and what difference it could show. For a larger one: if it is too small for a difference of a few points."""
     widest = max(accuracy, key=lambda k: accuracy[k].width)
     interval = accuracy[widest]
     if interval.n >= SMALL_SET:
-        return []
+        points = max(POINTS)
+        needed = power.problems_for[points] if power else 0
+        return [f"{name}: {interval.n:,} {FEW} for small differences: {points} points take {needed:,} (80 % power, by the spread measured here)"] if interval.n < needed else []
     spread = power or assumed_power(interval.n)
     detectable = detectable_difference(spread.deviation, interval.n)
     basis = "by the spread measured here" if power else "if a quarter of them ends differently"
