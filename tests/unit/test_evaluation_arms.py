@@ -396,6 +396,17 @@ def test_one_arm_is_no_comparison(runs):
     both = read_arms([str(runs / "single"), str(runs / "else")])
     with pytest.raises(ConfigError, match="no problem set was evaluated in all arms"):
         compare(both, both[0])
+    write_evaluation(runs / "others", {"one": {"solved": {1: [1, 0]}}}, ids={"one": ["x", "y"]})
+    both = read_arms([str(runs / "single"), str(runs / "others")])
+    with pytest.raises(ConfigError, match="one: the arms share no problem of it"):
+        compare(both, both[0])
+
+
+def test_a_single_problem_is_counted_as_one(tmp_path):
+    for name in "ab":
+        write_evaluation(tmp_path / name, {"s": {"solved": {1: [1]}}})
+    arms = read_arms([str(tmp_path / name) for name in "ab"])
+    assert "s: 1 problem is few, and only large differences can be seen on it; use 100 or more" in comparison_warnings(arms)
 
 
 def test_quantities_that_an_arm_lacks_are_left_out(runs):

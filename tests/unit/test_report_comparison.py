@@ -43,6 +43,11 @@ def test_tables_show_values_differences_and_what_is_missing():
     assert "within each set" in tokens.notes[0]
 
 
+def test_tokens_of_a_single_problem_stand_without_an_interval():
+    rows = (*COMPARISON.rows[:-1], Row("tokens", "multi", "single", "one", {1: Interval(-0.475, -0.475, -0.475, 1), 2: Interval(2.0, 2.0, 2.0, 30)}))
+    assert comparison_tables(replace(COMPARISON, rows=rows))[-1].rows[0][2:] == ("-0.475", "+2 [+2, +2]")
+
+
 @pytest.mark.parametrize(
     ("arms", "by_seed", "said"),
     [

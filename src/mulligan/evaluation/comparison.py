@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mulligan.errors import ConfigError
 from mulligan.evaluation.arms import Arm, Key
 from mulligan.evaluation.compare import MIN_SEEDS, Floats, Weighting, differences, means
-from mulligan.evaluation.faults import FEW, SMALL_SET
+from mulligan.evaluation.faults import SMALL_SET, few
 from mulligan.evaluation.intervals import Interval
 from mulligan.evaluation.results import OF_NO_WEIGHT
 
@@ -70,6 +70,9 @@ def compare(arms: Sequence[Arm], baseline: Arm) -> Comparison:
         raise ConfigError(f"{arms[0].label} is the only arm ({len(arms[0].members)} seed{'s' * (len(arms[0].members) > 1)} of one recipe): give a second one to compare it with")
     sets = shared_sets(arms)
     if not sets:
+        each = [set(member.problem_sets) for arm in arms for member in arm.members]
+        if common := sorted(set.intersection(*each)):
+            raise ConfigError(f"{', '.join(common)}: the arms share no problem of it: evaluate all on the same source with one limit, and give a generated source a seed of its own (gym: seed=1)")
         raise ConfigError("no problem set was evaluated in all arms: evaluate all on the same sources (mulligan eval --problems)")
     graded, sampled = graded_problems(arms, sets), graded_problems(arms, sets, ("solved", "passed"))
     rows: list[Row] = []
@@ -261,7 +264,7 @@ def _set_warnings(arms: Sequence[Arm]) -> list[str]:
             listed = ", ".join(f"{label} {size:,}" for label, size in sizes.items())
             found.append(f"{name}: the arms saw different problems ({listed}; {shared:,} in common): mulligan compare is on these alone, a report's differences on those that both arms saw")
         if 0 < shared < SMALL_SET:
-            found.append(f"{name}: {shared} {FEW}, and only large differences can be seen on them; use {SMALL_SET} or more")
+            found.append(f"{name}: {few(shared)}, and only large differences can be seen on {'it' if shared == 1 else 'them'}; use {SMALL_SET} or more")
     return found
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mulligan.evaluation import Interval
 from mulligan.evaluation.comparison import MEAN_OF_SETS, Comparison, Row
-from mulligan.report.tables import NOTHING, TextTable, percent, plain, points
+from mulligan.report.tables import NOTHING, TextTable, percent, plain, points, without_width
 from mulligan.transcripts import written_whole
 
 _TITLES = {
@@ -95,4 +95,4 @@ def _count(n: int, what: str) -> str:
 
 def _signed_number(value: Interval) -> str:
     mean, low, high = (("+" if x > 0 else "") + plain(x) for x in (value.mean, value.low, value.high))
-    return f"{mean} [{low}, {high}]"
+    return mean if without_width(value) else f"{mean} [{low}, {high}]"

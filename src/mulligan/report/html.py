@@ -127,13 +127,13 @@ def _warnings(evidence: Evidence) -> list[str]:
     found = [f"{arm.label}: {m.folder} was not evaluated, and takes no part in its figures but those of training: {how_to_evaluate(m.run) if m.run else ''}" for arm, m in missing]
     found += comparison_warnings(arms) if arms else []
     found += [f"{arm.label}: no values.parquet, so that it cannot be paired with others: mulligan eval with this version" for arm in evidence.evaluated if not arm.has_values]
-    counted = {name for name in evidence.sets if any(text.startswith(f"{name}: ") and FEW in text for text in found)}
+    counted = {name for name in evidence.sets if any(text.startswith(f"{name}: ") and FEW.search(text) for text in found)}
     said: dict[str, dict[str, None]] = {}
     for arm in evidence.evaluated:
         for member in arm.members:
             for name, figures in member.problem_sets.items():
                 for text in figures.get("warnings") or ():
-                    if name not in counted or FEW not in text:  # each evaluation has its own figures for it; the power section has the arms'
+                    if name not in counted or not FEW.search(text):  # each evaluation has its own figures for it; the power section has the arms'
                         said.setdefault(text, {})[arm.label] = None
     found += [f"{', '.join(labels)}: {text}" for text, labels in said.items()]
     names = short_names(evidence.sets)
