@@ -388,6 +388,30 @@ def test_five_alike_seeds_on_many_problems_warn_of_nothing(tmp_path):
     assert comparison_warnings(arms) == []
 
 
+def test_what_the_evaluations_warned_of_is_said_of_their_arms(tmp_path):
+    for seed in range(3):
+        said = [f"one: {3 + 4 * seed} of 150 problems are trained on as well: not held out", f"one: {2 * seed + 2} dialogues broke and count as unsolved", "one: draw more samples"]
+        write_run(tmp_path / f"m{seed}", seed=seed)
+        write_evaluation(tmp_path / f"m{seed}", {"one": {"solved": {1: [1, 0] * 75}}, "left": {"solved": {1: [1]}}}, more={"warnings": said})
+    write_evaluation(tmp_path / "base", {"one": {"solved": {1: [1, 0] * 75}}}, more={"warnings": ["one: draw more samples", "one: 150 problems are few for small differences: 5 points take 785 (x)"]})
+    arms = read_arms([str(tmp_path / name) for name in ("base", "m0", "m1", "m2")])
+    assert list(compare(arms, arms[0]).warnings[-4:]) == [
+        "base, m: one: draw more samples",
+        "base: one: 150 problems are few for small differences: 5 points take 785 (x)",
+        "m: one: 3 to 11 of 150 problems are trained on as well: not held out",
+        "m: one: 2 to 6 dialogues broke and count as unsolved",
+    ]
+
+
+def test_numbers_of_attempts_that_not_all_were_evaluated_with_are_named(tmp_path):
+    for name, ks in (("a", (1, 2, 3, 5)), ("b", (1, 3)), ("c", (1, 2, 3, 5))):
+        write_evaluation(tmp_path / name, {"one": {"solved": {k: [1, 0] * 75 for k in ks}}}, more={"trained_attempts": 5 if name == "a" else 3})
+    a, b, c = read_arms([str(tmp_path / name) for name in "abc"])
+    (text,) = [text for text in compare([a, b, c], a).warnings if "attempts" in text]
+    assert text == "one: not evaluated, and so not compared, was b with k = 2, 5 (a was trained with 5): give all the same --attempts"
+    assert not any("--attempts" in text for text in compare([a, c], a).warnings)
+
+
 def test_one_arm_is_no_comparison(runs):
     arms = read_arms([str(runs / "multi-seed0"), str(runs / "multi-seed1")])
     with pytest.raises(ConfigError, match=r"multi is the only arm \(2 seeds of one recipe\)"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mulligan.errors import ConfigError
 from mulligan.evaluation.arms import Arm, Key
 from mulligan.evaluation.compare import MIN_SEEDS, Floats, Weighting, differences, means
-from mulligan.evaluation.faults import SMALL_SET, few
+from mulligan.evaluation.faults import COUNTED, FEW, SMALL_SET, few
 from mulligan.evaluation.intervals import Interval
 from mulligan.evaluation.results import OF_NO_WEIGHT
 
@@ -91,7 +91,9 @@ def compare(arms: Sequence[Arm], baseline: Arm) -> Comparison:
     if not any(row.baseline and row.quantity == "accuracy" for row in rows):
         raise ConfigError("no problem was graded in every arm with the same number of attempts: check the grader (its deadline) and --attempts, and evaluate again")
     by_seed = tuple(arm.label for arm in arms if arm is not baseline and shared_seeds(arm, baseline) is not None)
-    warnings = [*comparison_warnings(arms), *_grading_warnings(arms, sets)]
+    found = comparison_warnings(arms)
+    counted = [name for name in sets if any(text.startswith(f"{name}: ") and FEW.search(text) for text in found)]
+    warnings = [*found, *_attempts_warnings(arms, sets), *_grading_warnings(arms, sets), *evaluation_warnings(arms, sets, counted)]
     return Comparison(baseline.label, {arm.label: len(arm.members) for arm in arms}, tuple(rows), tuple(warnings), by_seed)
 
 
@@ -265,6 +267,37 @@ def _set_warnings(arms: Sequence[Arm]) -> list[str]:
             found.append(f"{name}: the arms saw different problems ({listed}; {shared:,} in common): mulligan compare is on these alone, a report's differences on those that both arms saw")
         if 0 < shared < SMALL_SET:
             found.append(f"{name}: {few(shared)}, and only large differences can be seen on {'it' if shared == 1 else 'them'}; use {SMALL_SET} or more")
+    return found
+
+
+def evaluation_warnings(arms: Sequence[Arm], sets: Collection[str], counted: Collection[str]) -> list[str]:
+    """What the evaluations themselves warned of on these sets, each once with the arms that it is said of: numbers that differ between them as `3 to 7`.
+    `counted`: sets of which it is said otherwise that they are small (each evaluation has its own figures for it)."""
+    labels: dict[str, dict[str, None]] = {}
+    numbers: dict[str, set[int]] = {}
+    for arm in arms:
+        for member in arm.members:
+            for name in (name for name in member.problem_sets if name in sets):
+                for text in member.problem_sets[name].get("warnings") or ():
+                    if name in counted and FEW.search(text):
+                        continue
+                    alike = COUNTED.sub("\0", text)
+                    labels.setdefault(alike, {})[arm.label] = None
+                    numbers.setdefault(alike, set()).update(int(n.replace(",", "")) for n in COUNTED.findall(text))
+    spans = {alike: " to ".join(f"{n:,}" for n in sorted({min(found), max(found)})) if found else "" for alike, found in numbers.items()}
+    return [f"{', '.join(labels[alike])}: {alike.replace(chr(0), span)}" for alike, span in spans.items()]
+
+
+def _attempts_warnings(arms: Sequence[Arm], sets: Sequence[str]) -> list[str]:
+    """Numbers of attempts at which an arm is not compared, as not all were evaluated with them."""
+    found = []
+    for name in sets:
+        ks = {arm.label: set(arm.ks(name, "solved")) for arm in arms}
+        missing = {label: sorted(set().union(*ks.values()) - known) for label, known in ks.items()}
+        if listed := [f"{label} with k = {', '.join(map(str, lost))}" for label, lost in missing.items() if lost]:
+            trained = [f"{arm.label} was trained with {arm.trained_attempts}" for arm in arms if any(arm.trained_attempts in lost for lost in missing.values())]
+            told = f" ({', '.join(trained)})" if trained else ""
+            found.append(f"{name}: not evaluated, and so not compared, was {'; '.join(listed)}{told}: give all the same --attempts")
     return found
 
 

@@ -18,6 +18,9 @@ SMALL_SET = 100
 FEW = re.compile(r"[\d,]+ problems? (?:is|are) few\b")
 """What every warning of that kind says (`few`)."""
 
+COUNTED = re.compile(r"(?<=: )\d+(?= dialogues? | of \d+ problems )|(?<= points take )[\d,]+(?= \()")
+"""The number by which alone evaluations of several seeds may differ in what they warn of."""
+
 NOT_HELD_OUT = "not held out"
 """How every warning of a set that shares problems with training ends."""
 
