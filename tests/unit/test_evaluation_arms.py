@@ -9,6 +9,7 @@ from arms_on_disk import solved_with, training, write_evaluation, write_run
 from mulligan.errors import ConfigError, RunError
 from mulligan.evaluation.arms import evaluations_on_the_way, find_arm, read_arms, read_member
 from mulligan.evaluation.comparison import ACCURACY, MEAN_OF_SETS, PASS, aligned, compare, comparison_warnings, shared_ks, shared_seeds
+from mulligan.evaluation.power import power_of
 from mulligan.runlog import RunFolder
 
 N = 120
@@ -173,7 +174,7 @@ def test_comparison_over_sets_and_quantities(tmp_path):
     assert found["gain", "arm", "small"][2].mean == pytest.approx(lift)  # both have the same pass@k
     assert found["accuracy - baseline's pass@k", "arm", "small"][2].mean == pytest.approx(0.5)
     assert found["tokens", "arm", "all questions"][2].mean == pytest.approx(1.0)
-    own = {(r.arm, r.problems): r.by_k for r in compare(arms, arms[0]).rows if not r.baseline}
+    own = {(r.arm, r.problems): r.by_k for r in compare(arms, arms[0]).rows if not r.baseline and r.quantity == "accuracy"}
     assert own["arm", "small"][2].mean == 1.0
     assert own["arm", "small"][2].low < 1.0  # 30 of 30 is not certainty
 
@@ -242,7 +243,7 @@ def test_three_arms_are_compared_on_what_all_three_saw(tmp_path):
     arms = read_arms([str(tmp_path / name) for name in "abc"])
     rows = compare(arms, arms[0]).rows
     assert {row.by_k[1].n for row in rows} == {40}
-    assert {row.by_k[1].mean for row in rows if row.baseline is None} == {1.0}
+    assert {row.by_k[1].mean for row in rows if row.baseline is None and row.quantity == "accuracy"} == {1.0}
 
 
 def test_arms_are_compared_on_what_could_be_graded_in_all_of_them(tmp_path):
@@ -401,6 +402,21 @@ def test_what_the_evaluations_warned_of_is_said_of_their_arms(tmp_path):
         "m: one: 3 to 11 of 150 problems are trained on as well: not held out",
         "m: one: 2 to 6 dialogues broke and count as unsolved",
     ]
+
+
+def test_an_arm_shows_its_own_pass_at_k_and_gain_and_the_pair_its_power(tmp_path):
+    solved = {"a": [1] * 60 + [0] * 140, "b": [1] * 50 + [0] * 50 + [1] * 50 + [0] * 50}
+    for name, values in solved.items():
+        sampled = {"passed": {1: [0.25] * 200}} if name == "a" else {}
+        write_evaluation(tmp_path / name, {"s": {"solved": {1: values, 2: values}, **sampled}}, more={"warnings": ["s: 200 problems are few for small differences: 5 points take 9 (x)"]})
+    a, b = read_arms([str(tmp_path / name) for name in "ab"])
+    found = compare([a, b], a)
+    own = {(row.quantity, row.arm): row.by_k[1].mean for row in found.rows if row.baseline is None}
+    assert own == pytest.approx({("accuracy", "a"): 0.3, ("accuracy", "b"): 0.5, ("pass@k", "a"): 0.25, ("gain", "a"): 0.05})
+    (power,) = found.power
+    assert (power.arm, power.problems, power.k, power.n) == ("b", "s", 2, 200)
+    assert power.power == power_of(np.array(solved["b"], float), np.array(solved["a"], float))
+    assert not any("few for small" in text for text in found.warnings)  # the power says it of this comparison
 
 
 def test_numbers_of_attempts_that_not_all_were_evaluated_with_are_named(tmp_path):

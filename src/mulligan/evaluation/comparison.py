@@ -15,6 +15,7 @@ from mulligan.evaluation.arms import Arm, Key
 from mulligan.evaluation.compare import MIN_SEEDS, Floats, Weighting, differences, means
 from mulligan.evaluation.faults import COUNTED, FEW, SMALL_SET, few
 from mulligan.evaluation.intervals import Interval
+from mulligan.evaluation.power import Power, power_of
 from mulligan.evaluation.results import OF_NO_WEIGHT
 
 Measure = tuple[tuple[str, float], ...]
@@ -45,6 +46,20 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class PairPower:
+    """What a problem set can show of an arm's accuracy against the baseline's with k attempts, by the spread of one seed's differences."""
+
+    arm: str
+    problems: str
+    k: int
+    n: int
+    power: Power
+
+    def to_json(self) -> dict[str, Any]:
+        return {"arm": self.arm, "problems": self.problems, "k": self.k, "n": self.n} | self.power.to_json()
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     baseline: str
     arms: Mapping[str, int]
@@ -53,14 +68,15 @@ class Comparison:
     warnings: tuple[str, ...]
     by_seed: tuple[str, ...] = ()
     """Arms that have the baseline's seeds, and are paired with it seed by seed (see `shared_seeds`)."""
+    power: tuple[PairPower, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        rows = [row.to_json() for row in self.rows]
-        return {"baseline": self.baseline, "arms": dict(self.arms), "by_seed": list(self.by_seed), "rows": rows, "warnings": list(self.warnings)}
+        rows, power = [row.to_json() for row in self.rows], [one.to_json() for one in self.power]
+        return {"baseline": self.baseline, "arms": dict(self.arms), "by_seed": list(self.by_seed), "rows": rows, "power": power, "warnings": list(self.warnings)}
 
 
 def compare(arms: Sequence[Arm], baseline: Arm) -> Comparison:
-    """Each arm's accuracy, and each arm against the baseline: accuracy, gain, accuracy against the baseline's pass@k, tokens.
+    """Each arm's accuracy, pass@k and gain, and each arm against the baseline: accuracy, gain, accuracy against the baseline's pass@k, tokens.
 
     Raises:
         ConfigError: fewer than two arms, or no problem that all arms saw.
@@ -78,6 +94,10 @@ def compare(arms: Sequence[Arm], baseline: Arm) -> Comparison:
     rows: list[Row] = []
     for arm in arms:
         rows += value_rows(arm, sets, "accuracy", ACCURACY, bounds=(0.0, 1.0), among=graded)
+    for arm in arms:
+        rows += value_rows(arm, sets, "pass@k", PASS, bounds=(0.0, 1.0), among=sampled)
+    for arm in arms:
+        rows += value_rows(arm, sets, "gain", GAIN, bounds=(-1.0, 1.0), among=sampled)
     wanted = [
         ("accuracy", ACCURACY, ACCURACY, (-1.0, 1.0), graded),
         ("gain", GAIN, GAIN, (-2.0, 2.0), sampled),
@@ -91,10 +111,25 @@ def compare(arms: Sequence[Arm], baseline: Arm) -> Comparison:
     if not any(row.baseline and row.quantity == "accuracy" for row in rows):
         raise ConfigError("no problem was graded in every arm with the same number of attempts: check the grader (its deadline) and --attempts, and evaluate again")
     by_seed = tuple(arm.label for arm in arms if arm is not baseline and shared_seeds(arm, baseline) is not None)
-    found = comparison_warnings(arms)
-    counted = [name for name in sets if any(text.startswith(f"{name}: ") and FEW.search(text) for text in found)]
-    warnings = [*found, *_attempts_warnings(arms, sets), *_grading_warnings(arms, sets), *evaluation_warnings(arms, sets, counted)]
-    return Comparison(baseline.label, {arm.label: len(arm.members) for arm in arms}, tuple(rows), tuple(warnings), by_seed)
+    power = pair_powers([arm for arm in arms if arm is not baseline], baseline, graded)
+    # `power` says what the sets can show of this comparison, which the evaluations say of their own rise.
+    counted = {one.problems for one in power} | {name for name in sets if len(graded[name]) < SMALL_SET}
+    warnings = [*comparison_warnings(arms), *_attempts_warnings(arms, sets), *_grading_warnings(arms, sets), *evaluation_warnings(arms, sets, counted)]
+    return Comparison(baseline.label, {arm.label: len(arm.members) for arm in arms}, tuple(rows), tuple(warnings), by_seed, power)
+
+
+def pair_powers(arms: Sequence[Arm], baseline: Arm, among: Mapping[str, Sequence[Key]]) -> tuple[PairPower, ...]:
+    """For each set and arm: of accuracy - the baseline's at the largest k that all were evaluated with, for the first seed that both have."""
+    found = []
+    for name, problems in among.items():
+        if not (ks := shared_ks([(arm, ACCURACY) for arm in (*arms, baseline)], [name])):
+            continue
+        for arm in arms:
+            i, j = next(iter(seed_pairs(arm, baseline)), (0, 0))
+            a_P, b_P = (one.cells(name, "solved", [ks[-1]], problems)[seed, :, 0] for one, seed in ((arm, i), (baseline, j)))
+            if power := power_of(a_P, b_P):
+                found.append(PairPower(arm.label, name, ks[-1], len(problems), power))
+    return tuple(found)
 
 
 def value_rows(
@@ -176,7 +211,7 @@ def graded_problems(arms: Sequence[Arm], sets: Sequence[str], quantities: Sequen
 def _known(arm: Arm, problem_set: str, quantity: str, problems: Sequence[Key]) -> NDArray[np.bool_]:
     """`_P`: whether the arm has the quantity of the problem, of every seed and at every k; False throughout where it was not measured."""
     ks = arm.ks(problem_set, quantity)
-    return np.isfinite(arm.cells(problem_set, quantity, ks, problems)).all(axis=(0, 2)) if ks else np.zeros(len(problems), dtype=bool)
+    return np.asarray(np.isfinite(arm.cells(problem_set, quantity, ks, problems)).all(axis=(0, 2))) if ks else np.zeros(len(problems), dtype=bool)
 
 
 def shared_seeds(a: Arm, b: Arm) -> list[int] | None:
