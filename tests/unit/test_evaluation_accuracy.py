@@ -214,7 +214,7 @@ def test_broken_dialogues_count_as_unsolved():
     result = evaluate(FakePlayer(lambda i, k, g: [] if i == 0 else ["c"], errors=[0]), PROBLEMS[:4], name="four", attempts=(1,))
     assert (result.accuracy[1].mean, result.accuracy[1].n) == (0.75, 4)
     assert result.errors["1"] == 1
-    assert any("1 dialogues broke" in w for w in result.warnings)
+    assert any("1 dialogue broke and counts as unsolved" in w for w in result.warnings)
 
 
 def test_dialogues_that_the_token_cap_ended_are_warned_of():

@@ -1,12 +1,15 @@
 """Arms from folders: which runs are seeds of one arm, what they are called, and what comparisons of them are warned of."""
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from arms_on_disk import solved_with, training, write_evaluation, write_run
 
 from mulligan.errors import ConfigError, RunError
 from mulligan.evaluation.arms import evaluations_on_the_way, find_arm, read_arms, read_member
 from mulligan.evaluation.comparison import ACCURACY, MEAN_OF_SETS, PASS, aligned, compare, comparison_warnings, shared_ks, shared_seeds
+from mulligan.evaluation.power import power_of
 from mulligan.runlog import RunFolder
 
 N = 120
@@ -171,7 +174,7 @@ def test_comparison_over_sets_and_quantities(tmp_path):
     assert found["gain", "arm", "small"][2].mean == pytest.approx(lift)  # both have the same pass@k
     assert found["accuracy - baseline's pass@k", "arm", "small"][2].mean == pytest.approx(0.5)
     assert found["tokens", "arm", "all questions"][2].mean == pytest.approx(1.0)
-    own = {(r.arm, r.problems): r.by_k for r in compare(arms, arms[0]).rows if not r.baseline}
+    own = {(r.arm, r.problems): r.by_k for r in compare(arms, arms[0]).rows if not r.baseline and r.quantity == "accuracy"}
     assert own["arm", "small"][2].mean == 1.0
     assert own["arm", "small"][2].low < 1.0  # 30 of 30 is not certainty
 
@@ -240,7 +243,34 @@ def test_three_arms_are_compared_on_what_all_three_saw(tmp_path):
     arms = read_arms([str(tmp_path / name) for name in "abc"])
     rows = compare(arms, arms[0]).rows
     assert {row.by_k[1].n for row in rows} == {40}
-    assert {row.by_k[1].mean for row in rows if row.baseline is None} == {1.0}
+    assert {row.by_k[1].mean for row in rows if row.baseline is None and row.quantity == "accuracy"} == {1.0}
+
+
+def test_arms_are_compared_on_what_could_be_graded_in_all_of_them(tmp_path):
+    """The grader failed on the hard problems of b alone: in a's column they would stand as unsolved beside a column without them."""
+    easy = [0.0] * 60 + [1.0] * 90
+    gaps = {"b": [np.nan] * 60 + [1.0] * 90, "c": [0.0] * 60 + [1.0] * 80 + [np.nan] * 10}
+    for name in "abc":
+        solved, passed = gaps.get(name, easy), [0.5] * 149 + [0.5 if name == "a" else np.nan]
+        write_evaluation(tmp_path / name, {"s": {"solved": {1: easy, 2: solved}, "passed": {1: passed, 2: passed}, "tokens": {1: easy, 2: solved}}})
+    arms = read_arms([str(tmp_path / name) for name in "abc"])
+    found = compare(arms, arms[0])
+    assert {(row.quantity, row.by_k[2].n) for row in found.rows} >= {("accuracy", 80), ("tokens", 80), ("gain", 80), ("accuracy - baseline's pass@k", 80)}
+    assert {row.by_k[1].n for row in found.rows} == {80}
+    assert {row.by_k[2].mean for row in found.rows if row.baseline is None and row.quantity == "accuracy"} == {1.0}
+    assert "s: 70 of 150 problems are left out: not graded in every dialogue of b, c" in found.warnings
+    assert "s: 1 of 150 problems are left out of pass@k and gain: too few graded samples of b, c" in found.warnings
+
+
+def test_an_arm_of_which_nothing_was_graded_takes_no_problem_from_the_others(tmp_path):
+    for name in "abc":
+        write_evaluation(tmp_path / name, {"s": {"solved": {1: [1, 0, 1]}}})
+    values = pq.read_table(tmp_path / "c" / "values.parquet")
+    pq.write_table(values.set_column(4, "value", pa.nulls(3, pa.float64())), tmp_path / "c" / "values.parquet")
+    arms = read_arms([str(tmp_path / name) for name in "abc"])
+    found = compare(arms, arms[0])
+    assert [(row.arm, row.by_k[1].n) for row in found.rows] == [("a", 3), ("b", 3), ("b", 3)]
+    assert "s: all problems of c are left out: not graded in every dialogue" in found.warnings
 
 
 def test_seeds_that_saw_different_problems_are_warned_of(tmp_path):
@@ -296,6 +326,31 @@ def test_seeds_are_joined_from_any_working_folder(tmp_path, monkeypatch):
         assert len(arm.members) == 2
 
 
+@pytest.mark.parametrize("warm_ups", [True, False])
+def test_seeds_that_lie_elsewhere_than_they_were_trained_are_joined(tmp_path, warm_ups):
+    """As an archive of results is unpacked: the recipes name models under the folder of the training, and the warm-ups lie beside the runs, or nowhere."""
+    for seed in (1, 2, 11):
+        place = tmp_path / "out" / f"seed-{seed}"
+        for name, attempts in (("single", "fixed(1)"), ("multi", "uniform(1,3)")):
+            write_run(place / name, seed=seed, attempts=attempts, model__path=f"runs/codes/seed-{seed}/warm-up/model")
+            write_evaluation(place / name, arm_data(seed))
+        if warm_ups:
+            write_run(place / "warm-up", seed=seed, train__steps=0)
+    arms = read_arms([str(tmp_path / "out" / f"seed-{seed}" / name) for name in ("single", "multi") for seed in (1, 2, 11)])
+    assert [len(arm.members) for arm in arms] == [3, 3]
+
+
+def test_runs_that_began_from_other_warm_ups_are_no_seeds_wherever_they_lie(tmp_path):
+    for seed, steps in ((1, 3), (2, 5)):
+        place = tmp_path / f"seed-{seed}"
+        write_run(place / "warm-up", seed=seed, train__steps=0, warmup__steps=steps)
+        write_run(place / "multi", seed=seed, model__path=f"runs/seed-{seed}/warm-up/model")
+        write_evaluation(place / "multi", arm_data(seed))
+    write_run(tmp_path / "seed-3" / "multi", seed=3, model__path="runs/seed-3/longer-warm-up/model")
+    write_evaluation(tmp_path / "seed-3" / "multi", arm_data(3))
+    assert len(read_arms([str(tmp_path / f"seed-{seed}" / "multi") for seed in (1, 2, 3)])) == 3
+
+
 def test_a_model_that_the_run_around_its_evaluation_did_not_make_is_not_the_runs(tmp_path):
     write_run(tmp_path / "run")
     (tmp_path / "run" / "initial_model").mkdir()
@@ -334,6 +389,45 @@ def test_five_alike_seeds_on_many_problems_warn_of_nothing(tmp_path):
     assert comparison_warnings(arms) == []
 
 
+def test_what_the_evaluations_warned_of_is_said_of_their_arms(tmp_path):
+    for seed in range(3):
+        said = [f"one: {3 + 4 * seed} of 150 problems are trained on as well: not held out", f"one: {2 * seed + 2} dialogues broke and count as unsolved", "one: draw more samples"]
+        write_run(tmp_path / f"m{seed}", seed=seed)
+        write_evaluation(tmp_path / f"m{seed}", {"one": {"solved": {1: [1, 0] * 75}}, "left": {"solved": {1: [1]}}}, more={"warnings": said})
+    write_evaluation(tmp_path / "base", {"one": {"solved": {1: [1, 0] * 75}}}, more={"warnings": ["one: draw more samples", "one: 150 problems are few for small differences: 5 points take 785 (x)"]})
+    arms = read_arms([str(tmp_path / name) for name in ("base", "m0", "m1", "m2")])
+    assert list(compare(arms, arms[0]).warnings[-4:]) == [
+        "base, m: one: draw more samples",
+        "base: one: 150 problems are few for small differences: 5 points take 785 (x)",
+        "m: one: 3 to 11 of 150 problems are trained on as well: not held out",
+        "m: one: 2 to 6 dialogues broke and count as unsolved",
+    ]
+
+
+def test_an_arm_shows_its_own_pass_at_k_and_gain_and_the_pair_its_power(tmp_path):
+    solved = {"a": [1] * 60 + [0] * 140, "b": [1] * 50 + [0] * 50 + [1] * 50 + [0] * 50}
+    for name, values in solved.items():
+        sampled = {"passed": {1: [0.25] * 200}} if name == "a" else {}
+        write_evaluation(tmp_path / name, {"s": {"solved": {1: values, 2: values}, **sampled}}, more={"warnings": ["s: 200 problems are few for small differences: 5 points take 9 (x)"]})
+    a, b = read_arms([str(tmp_path / name) for name in "ab"])
+    found = compare([a, b], a)
+    own = {(row.quantity, row.arm): row.by_k[1].mean for row in found.rows if row.baseline is None}
+    assert own == pytest.approx({("accuracy", "a"): 0.3, ("accuracy", "b"): 0.5, ("pass@k", "a"): 0.25, ("gain", "a"): 0.05})
+    (power,) = found.power
+    assert (power.arm, power.problems, power.k, power.n) == ("b", "s", 2, 200)
+    assert power.power == power_of(np.array(solved["b"], float), np.array(solved["a"], float))
+    assert not any("few for small" in text for text in found.warnings)  # the power says it of this comparison
+
+
+def test_numbers_of_attempts_that_not_all_were_evaluated_with_are_named(tmp_path):
+    for name, ks in (("a", (1, 2, 3, 5)), ("b", (1, 3)), ("c", (1, 2, 3, 5))):
+        write_evaluation(tmp_path / name, {"one": {"solved": {k: [1, 0] * 75 for k in ks}}}, more={"trained_attempts": 5 if name == "a" else 3})
+    a, b, c = read_arms([str(tmp_path / name) for name in "abc"])
+    (text,) = [text for text in compare([a, b, c], a).warnings if "attempts" in text]
+    assert text == "one: not evaluated, and so not compared, was b with k = 2, 5 (a was trained with 5): give all the same --attempts"
+    assert not any("--attempts" in text for text in compare([a, c], a).warnings)
+
+
 def test_one_arm_is_no_comparison(runs):
     arms = read_arms([str(runs / "multi-seed0"), str(runs / "multi-seed1")])
     with pytest.raises(ConfigError, match=r"multi is the only arm \(2 seeds of one recipe\)"):
@@ -342,6 +436,17 @@ def test_one_arm_is_no_comparison(runs):
     both = read_arms([str(runs / "single"), str(runs / "else")])
     with pytest.raises(ConfigError, match="no problem set was evaluated in all arms"):
         compare(both, both[0])
+    write_evaluation(runs / "others", {"one": {"solved": {1: [1, 0]}}}, ids={"one": ["x", "y"]})
+    both = read_arms([str(runs / "single"), str(runs / "others")])
+    with pytest.raises(ConfigError, match="one: the arms share no problem of it"):
+        compare(both, both[0])
+
+
+def test_a_single_problem_is_counted_as_one(tmp_path):
+    for name in "ab":
+        write_evaluation(tmp_path / name, {"s": {"solved": {1: [1]}}})
+    arms = read_arms([str(tmp_path / name) for name in "ab"])
+    assert "s: 1 problem is few, and only large differences can be seen on it; use 100 or more" in comparison_warnings(arms)
 
 
 def test_quantities_that_an_arm_lacks_are_left_out(runs):

@@ -7,7 +7,9 @@ import pytest
 from fake_dialogues import FakePlayer, problem
 
 from mulligan.evaluation import detectable_difference, evaluate, paired_difference, problems_needed
-from mulligan.evaluation.power import power_of
+from mulligan.evaluation.faults import size_warnings
+from mulligan.evaluation.intervals import Interval
+from mulligan.evaluation.power import assumed_power, power_of
 
 
 def test_literal_numbers():
@@ -107,3 +109,11 @@ def test_a_small_set_says_what_it_could_show():
     measured = evaluate(FakePlayer(lambda i, k, g: ["c"] if i % 2 else ["w", "c"][:k] if i == 0 else ["w"] * k), few, name="AIME", attempts=(1, 2)).warnings[0]
     s = math.sqrt((1 - 1 / 30) / 29)
     assert f"from {100 * detectable_difference(s, 30):.0f} points on (by the spread measured here)" in measured
+
+
+def test_a_set_that_is_too_small_for_five_points_is_warned_of():
+    accuracy = {1: Interval(0.4, 0.3, 0.5, 120), 5: Interval(0.5, 0.4, 0.6, 120)}
+    assert size_warnings("s", accuracy, assumed_power(120)) == ["s: 120 problems are few for small differences: 5 points take 785 (80 % power, by the spread measured here)"]
+    assert size_warnings("s", {k: Interval(i.mean, i.low, i.high, 785) for k, i in accuracy.items()}, assumed_power(785)) == []
+    assert size_warnings("s", accuracy, None) == []  # nothing was measured that could say so
+    assert len(size_warnings("s", {1: Interval(0.4, 0.2, 0.6, 40)}, assumed_power(40))) == 1

@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from mulligan.evaluation import Interval
-from mulligan.evaluation.comparison import Comparison, Row
+from mulligan.evaluation.comparison import Comparison, PairPower, Row
+from mulligan.evaluation.power import Power, problems_needed
 from mulligan.report.comparison import comparison_csv, comparison_note, comparison_tables, write_comparison
 
 
@@ -41,6 +42,21 @@ def test_tables_show_values_differences_and_what_is_missing():
     assert tokens.notes[-1] == "Warning: one: few"
     assert "seeds resampled per arm" in tokens.notes[0]
     assert "within each set" in tokens.notes[0]
+
+
+def test_each_arms_pass_at_k_and_gain_stand_before_the_differences_and_power_below():
+    rows = [*COMPARISON.rows[:2], Row("pass@k", "multi", None, "one", curve(0.4, 0.5)), Row("gain", "multi", None, "one", curve(0.01, 0.1)), *COMPARISON.rows[2:]]
+    power = tuple(PairPower(arm, "one", 2, 200, Power(s, {3: problems_needed(s, 0.03), 5: problems_needed(s, 0.05)}, 0.1)) for arm, s in (("multi", 0.5), ("blind", 0.25)))
+    found = comparison_tables(replace(COMPARISON, rows=tuple(rows), power=power))
+    assert [table.title.split(" (")[0] for table in found] == ["Accuracy", "pass@k", "Gain", "Accuracy", "Tokens sampled per problem: difference to single"]
+    assert found[1].rows[0][2] == "40.0 [35.0, 45.0]"
+    assert found[2].rows[0][3] == "+10.0 [+5.0, +15.0]"
+    assert found[-1].notes[1] == "Power on one (200), k = 2: 3 points take 546 to 2,181 problems, 5 points take 197 to 785 problems (difference to single, one seed; 80 % power)."
+
+
+def test_tokens_of_a_single_problem_stand_without_an_interval():
+    rows = (*COMPARISON.rows[:-1], Row("tokens", "multi", "single", "one", {1: Interval(-0.475, -0.475, -0.475, 1), 2: Interval(2.0, 2.0, 2.0, 30)}))
+    assert comparison_tables(replace(COMPARISON, rows=rows))[-1].rows[0][2:] == ("-0.475", "+2 [+2, +2]")
 
 
 @pytest.mark.parametrize(

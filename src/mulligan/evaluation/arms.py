@@ -244,10 +244,15 @@ def arm_fingerprint(run: RunFolder) -> str:
     """The same text for two runs exactly if they are seeds of one arm; a model that another run made counts by its run's own text."""
     table = dump_recipe(run.recipe)
     model = Path(run.recipe.model.path)
-    # The path may be relative to the folder that the training was started in, which lies above the run.
-    before = next((one for place in (Path(), *run.path.resolve().parents) if RunFolder.holds_run(one := (place / model).parent)), None)
-    if before and model.name == "model":
+    # The path may be relative to the folder that the training was started in, which lies above the run. Runs that were moved or unpacked elsewhere
+    # still lie beside the one that they began from; where that is gone, its path tells seeds apart by their number alone.
+    around = run.path.resolve().parents
+    places = [*((place / model).parent for place in (Path(), *around)), *([] if model.exists() else [around[0] / model.parent.name])]
+    before = next((one for one in places if RunFolder.holds_run(one) and one.resolve() != run.path.resolve()), None)
+    if model.name == "model" and before:
         table["model"]["path"] = arm_fingerprint(RunFolder.open(before))
+    elif model.name == "model" and not model.exists():
+        table["model"]["path"] = re.sub(rf"(seed[-_]?){run.recipe.seed}(?!\d)", r"\1N", str(model))
 
     def flat(node: Any, where: str) -> Iterable[tuple[str, Any]]:
         if isinstance(node, dict):

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mulligan.errors import ConfigError
 from mulligan.evaluation.arms import Arm, Key
 from mulligan.evaluation.compare import MIN_SEEDS, Floats, Weighting, differences, means
-from mulligan.evaluation.faults import FEW, SMALL_SET
+from mulligan.evaluation.faults import COUNTED, FEW, SMALL_SET, few
 from mulligan.evaluation.intervals import Interval
+from mulligan.evaluation.power import Power, power_of
 from mulligan.evaluation.results import OF_NO_WEIGHT
 
 Measure = tuple[tuple[str, float], ...]
@@ -44,6 +46,20 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class PairPower:
+    """What a problem set can show of an arm's accuracy against the baseline's with k attempts, by the spread of one seed's differences."""
+
+    arm: str
+    problems: str
+    k: int
+    n: int
+    power: Power
+
+    def to_json(self) -> dict[str, Any]:
+        return {"arm": self.arm, "problems": self.problems, "k": self.k, "n": self.n} | self.power.to_json()
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     baseline: str
     arms: Mapping[str, int]
@@ -52,14 +68,15 @@ class Comparison:
     warnings: tuple[str, ...]
     by_seed: tuple[str, ...] = ()
     """Arms that have the baseline's seeds, and are paired with it seed by seed (see `shared_seeds`)."""
+    power: tuple[PairPower, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        rows = [row.to_json() for row in self.rows]
-        return {"baseline": self.baseline, "arms": dict(self.arms), "by_seed": list(self.by_seed), "rows": rows, "warnings": list(self.warnings)}
+        rows, power = [row.to_json() for row in self.rows], [one.to_json() for one in self.power]
+        return {"baseline": self.baseline, "arms": dict(self.arms), "by_seed": list(self.by_seed), "rows": rows, "power": power, "warnings": list(self.warnings)}
 
 
 def compare(arms: Sequence[Arm], baseline: Arm) -> Comparison:
-    """Each arm's accuracy, and each arm against the baseline: accuracy, gain, accuracy against the baseline's pass@k, tokens.
+    """Each arm's accuracy, pass@k and gain, and each arm against the baseline: accuracy, gain, accuracy against the baseline's pass@k, tokens.
 
     Raises:
         ConfigError: fewer than two arms, or no problem that all arms saw.
@@ -69,25 +86,50 @@ def compare(arms: Sequence[Arm], baseline: Arm) -> Comparison:
         raise ConfigError(f"{arms[0].label} is the only arm ({len(arms[0].members)} seed{'s' * (len(arms[0].members) > 1)} of one recipe): give a second one to compare it with")
     sets = shared_sets(arms)
     if not sets:
+        each = [set(member.problem_sets) for arm in arms for member in arm.members]
+        if common := sorted(set.intersection(*each)):
+            raise ConfigError(f"{', '.join(common)}: the arms share no problem of it: evaluate all on the same source with one limit, and give a generated source a seed of its own (gym: seed=1)")
         raise ConfigError("no problem set was evaluated in all arms: evaluate all on the same sources (mulligan eval --problems)")
-    among = {name: shared_problems(arms, name) for name in sets}
+    graded, sampled = graded_problems(arms, sets), graded_problems(arms, sets, ("solved", "passed"))
     rows: list[Row] = []
     for arm in arms:
-        rows += value_rows(arm, sets, "accuracy", ACCURACY, bounds=(0.0, 1.0), among=among)
+        rows += value_rows(arm, sets, "accuracy", ACCURACY, bounds=(0.0, 1.0), among=graded)
+    for arm in arms:
+        rows += value_rows(arm, sets, "pass@k", PASS, bounds=(0.0, 1.0), among=sampled)
+    for arm in arms:
+        rows += value_rows(arm, sets, "gain", GAIN, bounds=(-1.0, 1.0), among=sampled)
     wanted = [
-        ("accuracy", ACCURACY, ACCURACY, (-1.0, 1.0)),
-        ("gain", GAIN, GAIN, (-2.0, 2.0)),
-        ("accuracy - baseline's pass@k", ACCURACY, PASS, (-1.0, 1.0)),
-        ("tokens", TOKENS, TOKENS, None),
+        ("accuracy", ACCURACY, ACCURACY, (-1.0, 1.0), graded),
+        ("gain", GAIN, GAIN, (-2.0, 2.0), sampled),
+        ("accuracy - baseline's pass@k", ACCURACY, PASS, (-1.0, 1.0), sampled),
+        ("tokens", TOKENS, TOKENS, None, graded),
     ]
-    for quantity, of_arm, of_baseline, bounds in wanted:
+    for quantity, of_arm, of_baseline, bounds, among in wanted:
         for arm in arms:
             if arm is not baseline:
                 rows += difference_rows((arm, of_arm), (baseline, of_baseline), sets, quantity, bounds=bounds, among=among)
     if not any(row.baseline and row.quantity == "accuracy" for row in rows):
         raise ConfigError("no problem was graded in every arm with the same number of attempts: check the grader (its deadline) and --attempts, and evaluate again")
     by_seed = tuple(arm.label for arm in arms if arm is not baseline and shared_seeds(arm, baseline) is not None)
-    return Comparison(baseline.label, {arm.label: len(arm.members) for arm in arms}, tuple(rows), tuple(comparison_warnings(arms)), by_seed)
+    power = pair_powers([arm for arm in arms if arm is not baseline], baseline, graded)
+    # `power` says what the sets can show of this comparison, which the evaluations say of their own rise.
+    counted = {one.problems for one in power} | {name for name in sets if len(graded[name]) < SMALL_SET}
+    warnings = [*comparison_warnings(arms), *_attempts_warnings(arms, sets), *_grading_warnings(arms, sets), *evaluation_warnings(arms, sets, counted)]
+    return Comparison(baseline.label, {arm.label: len(arm.members) for arm in arms}, tuple(rows), tuple(warnings), by_seed, power)
+
+
+def pair_powers(arms: Sequence[Arm], baseline: Arm, among: Mapping[str, Sequence[Key]]) -> tuple[PairPower, ...]:
+    """For each set and arm: of accuracy - the baseline's at the largest k that all were evaluated with, for the first seed that both have."""
+    found = []
+    for name, problems in among.items():
+        if not (ks := shared_ks([(arm, ACCURACY) for arm in (*arms, baseline)], [name])):
+            continue
+        for arm in arms:
+            i, j = next(iter(seed_pairs(arm, baseline)), (0, 0))
+            a_P, b_P = (one.cells(name, "solved", [ks[-1]], problems)[seed, :, 0] for one, seed in ((arm, i), (baseline, j)))
+            if power := power_of(a_P, b_P):
+                found.append(PairPower(arm.label, name, ks[-1], len(problems), power))
+    return tuple(found)
 
 
 def value_rows(
@@ -153,6 +195,23 @@ def shared_problems(arms: Sequence[Arm], problem_set: str) -> list[Key]:
     found = [arm.problems(problem_set) for arm in arms]
     others = [set(keys) for keys in found[1:]]
     return [key for key in found[0] if all(key in other for other in others)]
+
+
+def graded_problems(arms: Sequence[Arm], sets: Sequence[str], quantities: Sequence[str] = ("solved",)) -> dict[str, list[Key]]:
+    """Of each set the problems that all arms saw and of which all of them have these quantities, at every k that they were evaluated with: what one arm
+    could not grade counts for none, or its column would stand on easier problems than the next one's. An arm that has none at all takes none away."""
+    found = {}
+    for name in sets:
+        problems = shared_problems(arms, name)
+        known = [mask_P for arm in arms for quantity in quantities if (mask_P := _known(arm, name, quantity, problems)).any()]
+        found[name] = [key for key, all_know in zip(problems, np.logical_and.reduce(known), strict=True) if all_know] if known else []
+    return found
+
+
+def _known(arm: Arm, problem_set: str, quantity: str, problems: Sequence[Key]) -> NDArray[np.bool_]:
+    """`_P`: whether the arm has the quantity of the problem, of every seed and at every k; False throughout where it was not measured."""
+    ks = arm.ks(problem_set, quantity)
+    return np.asarray(np.isfinite(arm.cells(problem_set, quantity, ks, problems)).all(axis=(0, 2))) if ks else np.zeros(len(problems), dtype=bool)
 
 
 def shared_seeds(a: Arm, b: Arm) -> list[int] | None:
@@ -242,7 +301,53 @@ def _set_warnings(arms: Sequence[Arm]) -> list[str]:
             listed = ", ".join(f"{label} {size:,}" for label, size in sizes.items())
             found.append(f"{name}: the arms saw different problems ({listed}; {shared:,} in common): mulligan compare is on these alone, a report's differences on those that both arms saw")
         if 0 < shared < SMALL_SET:
-            found.append(f"{name}: {shared} {FEW}, and only large differences can be seen on them; use {SMALL_SET} or more")
+            found.append(f"{name}: {few(shared)}, and only large differences can be seen on {'it' if shared == 1 else 'them'}; use {SMALL_SET} or more")
+    return found
+
+
+def evaluation_warnings(arms: Sequence[Arm], sets: Collection[str], counted: Collection[str]) -> list[str]:
+    """What the evaluations themselves warned of on these sets, each once with the arms that it is said of: numbers that differ between them as `3 to 7`.
+    `counted`: sets of which it is said otherwise that they are small (each evaluation has its own figures for it)."""
+    labels: dict[str, dict[str, None]] = {}
+    numbers: dict[str, set[int]] = {}
+    for arm in arms:
+        for member in arm.members:
+            for name in (name for name in member.problem_sets if name in sets):
+                for text in member.problem_sets[name].get("warnings") or ():
+                    if name in counted and FEW.search(text):
+                        continue
+                    alike = COUNTED.sub("\0", text)
+                    labels.setdefault(alike, {})[arm.label] = None
+                    numbers.setdefault(alike, set()).update(int(n.replace(",", "")) for n in COUNTED.findall(text))
+    spans = {alike: " to ".join(f"{n:,}" for n in sorted({min(found), max(found)})) if found else "" for alike, found in numbers.items()}
+    return [f"{', '.join(labels[alike])}: {alike.replace(chr(0), span)}" for alike, span in spans.items()]
+
+
+def _attempts_warnings(arms: Sequence[Arm], sets: Sequence[str]) -> list[str]:
+    """Numbers of attempts at which an arm is not compared, as not all were evaluated with them."""
+    found = []
+    for name in sets:
+        ks = {arm.label: set(arm.ks(name, "solved")) for arm in arms}
+        missing = {label: sorted(set().union(*ks.values()) - known) for label, known in ks.items()}
+        if listed := [f"{label} with k = {', '.join(map(str, lost))}" for label, lost in missing.items() if lost]:
+            trained = [f"{arm.label} was trained with {arm.trained_attempts}" for arm in arms if any(arm.trained_attempts in lost for lost in missing.values())]
+            told = f" ({', '.join(trained)})" if trained else ""
+            found.append(f"{name}: not evaluated, and so not compared, was {'; '.join(listed)}{told}: give all the same --attempts")
+    return found
+
+
+def _grading_warnings(arms: Sequence[Arm], sets: Sequence[str]) -> list[str]:
+    """Which problems `graded_problems` leaves out, and because of whom."""
+    found = []
+    for name in sets:
+        problems = shared_problems(arms, name)
+        for quantity, figures, reason in (("solved", "", "not graded in every dialogue"), ("passed", " of pass@k and gain", "too few graded samples")):
+            unknown = {arm.label: int((~_known(arm, name, quantity, problems)).sum()) for arm in arms if arm.ks(name, quantity)}
+            if nothing := [label for label, n in unknown.items() if n == len(problems)]:
+                found.append(f"{name}: all problems of {', '.join(nothing)} are left out{figures}: {reason}")
+            if some := [label for label, n in unknown.items() if 0 < n < len(problems)]:
+                left = len(problems) - len(graded_problems(arms, [name], (quantity,))[name])
+                found.append(f"{name}: {left:,} of {len(problems):,} problems are left out{figures}: {reason} of {', '.join(some)}")
     return found
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from mulligan.evaluation.evaluation import Play
 from mulligan.evaluation.intervals import Interval
-from mulligan.evaluation.power import Power, assumed_power, detectable_difference
+from mulligan.evaluation.power import POINTS, Power, assumed_power, detectable_difference
 from mulligan.evaluation.samples import ENOUGH
 from mulligan.evaluation.values import ProblemValues
 from mulligan.types import Rollout
@@ -15,11 +15,18 @@ from mulligan.types import Rollout
 SMALL_SET = 100
 """Problem sets below this size get a warning: their intervals are about 20 points wide."""
 
-FEW = "problems are few"
-"""What every warning of that kind says."""
+FEW = re.compile(r"[\d,]+ problems? (?:is|are) few\b")
+"""What every warning of that kind says (`few`)."""
+
+COUNTED = re.compile(r"(?<=: )\d+(?= dialogues? | of \d+ problems )|(?<= points take )[\d,]+(?= \()")
+"""The number by which alone evaluations of several seeds may differ in what they warn of."""
 
 NOT_HELD_OUT = "not held out"
 """How every warning of a set that shares problems with training ends."""
+
+
+def few(problems: int) -> str:
+    return f"{problems:,} problem{' is' if problems == 1 else 's are'} few"
 
 
 def trained_on(warnings: Sequence[str]) -> str | None:
@@ -49,17 +56,19 @@ def starved(rollout: Rollout) -> bool:
 
 
 def size_warnings(name: str, accuracy: Mapping[int, Interval], power: Power | None) -> list[str]:
-    """For a small set: how wide its intervals are, and what difference it could show."""
+    """For a small set: how wide its intervals are, and what difference it could show. For a larger one: if it is too small for a difference of a few points."""
     widest = max(accuracy, key=lambda k: accuracy[k].width)
     interval = accuracy[widest]
     if interval.n >= SMALL_SET:
-        return []
+        points = max(POINTS)
+        needed = power.problems_for[points] if power else 0
+        return [f"{name}: {few(interval.n)} for small differences: {points} points take {needed:,} (80 % power, by the spread measured here)"] if interval.n < needed else []
     spread = power or assumed_power(interval.n)
     detectable = detectable_difference(spread.deviation, interval.n)
     basis = "by the spread measured here" if power else "if a quarter of them ends differently"
     needed = ", ".join(f"{points} points take {problems:,} problems" for points, problems in spread.problems_for.items())
     return [
-        f"{name}: {interval.n} {FEW}: the 95 % interval at k = {widest} is {100 * interval.width:.0f} points wide; with 80 % power they show "
+        f"{name}: {few(interval.n)}: the 95 % interval at k = {widest} is {100 * interval.width:.0f} points wide; with 80 % power {'it shows' if interval.n == 1 else 'they show'} "
         f"paired differences from {100 * detectable:.0f} points on ({basis}): {needed}; use {SMALL_SET} problems or more"
     ]
 
@@ -103,13 +112,17 @@ def fault_warnings(name: str, faults: Mapping[str, Mapping[str, int]]) -> list[s
     found = []
     if count := sum(faults["ungradable"].values()):
         found.append(
-            f"{name}: {count} dialogues could not be graded and are left out of the figures; raise the grader's deadline or check its answers"
+            f"{name}: {_dialogues(count)} could not be graded and {'is' if count == 1 else 'are'} left out of the figures; raise the grader's deadline or check its answers"
         )
     if count := sum(faults["errors"].values()):
-        found.append(f"{name}: {count} dialogues broke and count as unsolved; see column error of the dialogues (often: too long for the context)")
+        found.append(f"{name}: {_dialogues(count)} broke and {'counts' if count == 1 else 'count'} as unsolved; see column error of the dialogues (often: too long for the context)")
     if count := sum(faults["starved"].values()):
         found.append(
-            f"{name}: {count} dialogues were ended by the token cap with attempts left and count as unsolved: raise protocol.max_dialogue_tokens "
+            f"{name}: {_dialogues(count)} {'was' if count == 1 else 'were'} ended by the token cap with attempts left and {'counts' if count == 1 else 'count'} as unsolved: raise protocol.max_dialogue_tokens "
             "(up to the model's context), or lower protocol.max_attempt_tokens"
         )
     return found
+
+
+def _dialogues(count: int) -> str:
+    return f"{count} dialogue{'' if count == 1 else 's'}"

@@ -11,7 +11,7 @@ from typing import Any
 
 from mulligan import __version__
 from mulligan.evaluation.arms import Arm, how_to_evaluate
-from mulligan.evaluation.comparison import comparison_warnings
+from mulligan.evaluation.comparison import comparison_warnings, evaluation_warnings
 from mulligan.evaluation.faults import FEW
 from mulligan.report.chart import Chart
 from mulligan.report.evidence import Evidence
@@ -127,14 +127,7 @@ def _warnings(evidence: Evidence) -> list[str]:
     found = [f"{arm.label}: {m.folder} was not evaluated, and takes no part in its figures but those of training: {how_to_evaluate(m.run) if m.run else ''}" for arm, m in missing]
     found += comparison_warnings(arms) if arms else []
     found += [f"{arm.label}: no values.parquet, so that it cannot be paired with others: mulligan eval with this version" for arm in evidence.evaluated if not arm.has_values]
-    counted = {name for name in evidence.sets if any(text.startswith(f"{name}: ") and FEW in text for text in found)}
-    said: dict[str, dict[str, None]] = {}
-    for arm in evidence.evaluated:
-        for member in arm.members:
-            for name, figures in member.problem_sets.items():
-                for text in figures.get("warnings") or ():
-                    if name not in counted or FEW not in text:  # each evaluation has its own figures for it; the power section has the arms'
-                        said.setdefault(text, {})[arm.label] = None
-    found += [f"{', '.join(labels)}: {text}" for text, labels in said.items()]
+    counted = {name for name in evidence.sets if any(text.startswith(f"{name}: ") and FEW.search(text) for text in found)}
+    found += evaluation_warnings(evidence.evaluated, evidence.sets, counted)  # the power section has the arms' own figures for small sets
     names = short_names(evidence.sets)
     return [shortened(text, names) for text in dict.fromkeys(found)]

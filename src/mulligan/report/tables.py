@@ -250,7 +250,7 @@ def number(interval: Interval | None) -> str:
     """`1,234 [1,200, 1,270]`; small values with three digits."""
     if interval is None:
         return NOTHING
-    return f"{plain(interval.mean)} [{plain(interval.low)}, {plain(interval.high)}]"
+    return plain(interval.mean) if without_width(interval) else f"{plain(interval.mean)} [{plain(interval.low)}, {plain(interval.high)}]"
 
 
 def tenths(interval: Interval | None) -> str:
@@ -259,7 +259,12 @@ def tenths(interval: Interval | None) -> str:
         return NOTHING
     # What tenths would round to nothing keeps its digits: an end of an interval near 0 says on which side of it the interval lies.
     mean, low, high = (plain(value) if abs(value) < 0.05 else f"{value:,.1f}" for value in (interval.mean, interval.low, interval.high))
-    return f"{mean} [{low}, {high}]"
+    return mean if without_width(interval) else f"{mean} [{low}, {high}]"
+
+
+def without_width(interval: Interval) -> bool:
+    """What is counted on a single problem says nothing of others: it stands alone, without an interval that would look certain."""
+    return interval.n == 1 and interval.low == interval.high
 
 
 def plain(value: float) -> str:
