@@ -10,9 +10,10 @@ import itertools
 
 import numpy as np
 
+from mulligan.evaluation import compare
 from mulligan.evaluation.compare import differences, means
 
-EXPERIMENTS = 200
+EXPERIMENTS, RESAMPLES = 200, 2_000  # of many experiments the share that holds is the same with more resamples
 SEEDS, PROBLEMS = (2, 3, 5, 8), (60, 300)
 SHARED, OWN = (0.0, 0.1), (0.0, 0.03, 0.1, 0.2)
 
@@ -26,6 +27,7 @@ def experiment(rng: np.random.Generator, seeds: int, problems: int, shared: floa
 
 
 def main() -> None:
+    compare.enough_resamples = lambda draws: RESAMPLES
     print("| seeds | problems | sd shared, points | sd of each arm, points | mean: holds, % | width, points | apart: holds, % | width, points | together: holds, % | width, points |")
     print("|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
     for seeds, problems, shared, own in itertools.product(SEEDS, PROBLEMS, SHARED, OWN):
