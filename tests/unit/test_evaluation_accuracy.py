@@ -133,6 +133,43 @@ def test_conditional_success_tokens_and_attempts_used():
     assert result.attempts_used[3].mean == pytest.approx((2 * 1 + 3 * 2 + 5 * 3) / 10)
 
 
+def beyond(i, k, g):
+    """With as many attempts as training gave, up to three, half are solved at the second attempt; with more all is repeated or missing."""
+    return (["w:1", "c"] if i < 5 else ["w:1", "w:2", "t"])[:k] if k <= 3 else ["w:1", "w:1", "n", "n", "w:1"]
+
+
+def test_rates_by_attempt_are_those_of_the_trained_budget(tmp_path):
+    """With two attempts more the model does something else, which accuracy with the trained budget does not speak of."""
+    result = evaluate(FakePlayer(beyond), PROBLEMS, name="ten", attempts=(1, 2, 3, 5), trained_attempts=3)
+    figures = result.figures
+    assert {t: (r.count, r.total) for t, r in figures.conditional_success.items()} == {1: (0, 10), 2: (5, 10), 3: (0, 5)}
+    assert (figures.repeats_overall.count, figures.repeats_overall.total) == (0, 10)
+    assert (figures.no_answer_overall.count, figures.truncated_overall.count, figures.truncated_overall.total) == (0, 5, 25)
+    unsolved = math.prod(1 - r.interval.mean for r in figures.conditional_success.values())
+    assert 1 - unsolved == pytest.approx(result.accuracy[3].mean)
+    assert result.attempts_budget == 3
+    assert {name: list(by_t) for name, by_t in result.values.quantities.items() if name.startswith("attempts:")}["attempts:correct"] == [1, 2, 3]
+    write_evaluation(tmp_path, [result], model="m")
+    table = read_evaluation(tmp_path)["problem_sets"]["ten"]
+    assert (table["trained_attempts"], table["attempts_budget"]) == (3, 3)
+    assert table["repeat_rate"]["by_budget"]["5"]["mean"] == 1.0, "what it does beyond training stays to be seen"
+
+
+def test_rates_of_one_pass_are_those_of_the_first_attempts_up_to_the_trained_budget():
+    result = evaluate(FakePlayer(beyond), PROBLEMS, name="ten", attempts=(1, 2, 3, 5), trained_attempts=3, one_pass=True)
+    assert {t: r.total for t, r in result.figures.no_answer.items()} == {1: 10, 2: 10, 3: 10}
+    assert (result.figures.no_answer_overall.count, result.figures.no_answer_overall.total) == (10, 30)
+    assert result.figures.repeats_overall == result.repeats[3]
+
+
+@pytest.mark.parametrize(("trained", "attempts", "budget"), [(None, (1, 3), 3), (1, (1, 3), 3), (2, (1, 3), 3), (3, (1, 3), 3), (3, (3, 5), 3), (1, (1,), 1)])
+def test_the_budget_of_single_figures_is_that_of_training_where_it_was_evaluated(trained, attempts, budget):
+    """As in a report's headline: else the largest, and for a model trained with one attempt too."""
+    result = evaluate(FakePlayer(scripted), PROBLEMS, name="ten", attempts=attempts, trained_attempts=trained)
+    assert result.to_json()["attempts_budget"] == budget
+    assert list(result.figures.conditional_success) == list(range(1, budget + 1))
+
+
 def test_an_attempt_that_nobody_reached_has_no_rate():
     result = evaluate(FakePlayer(lambda i, k, g: ["c"]), PROBLEMS, name="easy", attempts=(1, 2))
     table = result.to_json()["conditional_success"]["2"]

@@ -32,7 +32,7 @@ def played(player):
     return [(c["condition"], c["budget"]) for c in player.calls]
 
 
-def test_each_control_is_played_with_each_budget_and_false_wrong_with_the_largest():
+def test_each_control_is_played_with_each_budget_and_false_wrong_with_one():
     done = []
     player, result = run(CONTROLS, on_done=done.append, seed=3, temperature=0.5)
     assert played(player) == [("normal", k) for k in (1, 2, 3)] + [(c, k) for c in CONTROLS[:4] for k in (1, 2, 3)] + [("false_wrong", 3)]
@@ -133,11 +133,13 @@ def test_intervals_of_the_share_cover_the_truth():
 
 def test_right_answers_that_are_called_wrong():
     scripts = [["c", "c", "c"], ["c", "w", "c"], ["w", "c", "w"], ["c", "n", "w"], ["w", "w", "c"], ["w", "w", "w"], ["c", "u"], ["w", "u"]]
-    found = false_wrong([rollout(problem(i), script) for i, script in enumerate(scripts)])
+    found = false_wrong([rollout(problem(i), script) for i, script in enumerate(scripts)], 3)
     # four were told so and went on: the fifth was right only at its last attempt, two never, two could not be graded
     assert (found.kept.count, found.kept.total, found.returned.count, found.returned.total) == (1, 4, 2, 4)
     assert found.kept.interval.n == 4
-    nobody = false_wrong([rollout(problem(0), ["w", "w"])])
+    within = false_wrong([rollout(problem(i), script) for i, script in enumerate(scripts)], 2)
+    assert (within.kept.count, within.kept.total, within.returned.count) == (1, 3, 1), "of the first two attempts; the one right at the second could not go on"
+    nobody = false_wrong([rollout(problem(0), ["w", "w"])], 2)
     assert nobody.to_json()["kept"] == {"count": 0, "total": 0, "mean": None, "low": None, "high": None, "n": 0}
 
 
@@ -146,6 +148,25 @@ def test_false_wrong_in_an_evaluation():
     table = result.to_json()["false_wrong"]
     assert (table["kept"]["count"], table["kept"]["total"], table["kept"]["mean"]) == (20, 30, pytest.approx(2 / 3))
     assert table["returned"]["mean"] == 1.0
+
+
+def test_false_wrong_is_played_with_the_trained_budget_where_more_are_evaluated():
+    """With two attempts a right answer stands; with four, more than training gave, it is given up."""
+    told = {"false_wrong": lambda i, k, g: ["c", "c"] if k == 2 else ["c", "w", "w", "w"]}
+    player, result = run(("false_wrong", "random_verdict"), attempts=(1, 2, 4), conditions=told, trained_attempts=2)
+    (call,) = [c for c in player.calls if c["condition"] == "false_wrong"]
+    assert (call["budget"], call["step"]) == (2, 2)
+    assert {r.budget for g in call["donors"] for r in g.rollouts} == {2}, "what else a wrong verdict says is that of dialogues with this budget"
+    assert all({r.budget for g in c["donors"] for r in g.rollouts} == {4} for c in player.calls if c["condition"] == "random_verdict")
+    assert (result.false_wrong.kept.count, result.false_wrong.kept.total) == (40, 40)
+    assert list(result.values.quantities["false_wrong:told"]) == [2]
+
+
+def test_false_wrong_of_one_pass_is_counted_up_to_the_trained_budget():
+    told = {"false_wrong": lambda i, k, g: ["c", "w", "c", "c"]}
+    player, result = run(("false_wrong",), attempts=(1, 2, 4), conditions=told, trained_attempts=2, one_pass=True)
+    assert played(player) == [("normal", 4), ("false_wrong", 4)], "as the normal dialogues, which are told of four attempts"
+    assert (result.false_wrong.kept.total, result.false_wrong.returned.count) == (40, 0)
 
 
 def test_faults_of_controls_are_counted_by_their_name():

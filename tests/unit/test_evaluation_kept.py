@@ -260,6 +260,17 @@ def test_more_can_be_asked_for(tmp_path):
     ]  # fmt: skip
 
 
+def test_a_false_wrong_of_more_attempts_than_training_gave_is_played_again(tmp_path):
+    """Earlier versions played it with the largest budget: what such an evaluation has kept of it is another dialogue, the rest is taken."""
+    asked = {"controls": ("false_wrong",), "samples": 0}
+    play(kept(FakePlayer(script), tmp_path), **asked)  # without a trained budget it is that of the largest, as it was
+    player = FakePlayer(script)
+    result = play(kept(player, tmp_path), trained_attempts=2, **asked)
+    assert [(c["condition"], c["budget"]) for c in player.calls] == [("false_wrong", 2)]
+    assert result.to_json() == play(FakePlayer(script), trained_attempts=2, **asked).to_json()
+    assert {r.budget for p in result.plays if p.stage == "false_wrong" for g in p.groups for r in g.rollouts} == {2}
+
+
 def test_a_damaged_file_is_played_again(tmp_path):
     stopped_at(tmp_path, 3)
     damaged, cut, other = sorted((tmp_path / UNFINISHED).glob("*.parquet"))

@@ -309,6 +309,7 @@ def test_the_evaluation_of_a_run(tmp_path: Path):
     assert figures["accuracy"].keys() == {"1", "2", "3", "5"}
     assert figures["trained_attempts"] == 3
     assert figures["rise"] == [1, 3]
+    assert figures["attempts_budget"] == 3
     assert figures["pass_temperatures"].keys() == {"0.5", "1.0"}
     assert figures["controls"].keys() == {"history_blind"}
     assert figures["ceilings"]["best possible"] == {"1": 0.25, "2": 0.5, "3": 0.75, "5": 1.0}, "the feedback gives no hint"

@@ -188,7 +188,7 @@ def test_controls_and_false_wrong(arms):
     kept = float(rows["one", "multi", "sees no earlier attempt"][6].split(" ")[0])
     assert kept == pytest.approx(30, abs=10)
     assert rows["one", "single", "not told that it was wrong"][6] == "–"
-    assert section.tables[1].rows[0][:4] == ("one", "multi", "120 of 240", "50.0 [50.0, 50.0]")
+    assert section.tables[1].rows[0][:5] == ("one", "multi", "5", "120 of 240", "50.0 [50.0, 50.0]")
 
 
 def test_a_control_is_set_against_drawing_again_as_well(tmp_path):
@@ -252,6 +252,91 @@ def test_attempts_tokens_and_power(arms):
     assert [c.name for c in found["attempts"].charts] == ["success", "repeats", "missing"]  # nothing was cut: no figure of it
     assert found["tokens"].tables[0].rows[1][:5] == ("one", "multi", "2", "20", "5")
     assert found["power"].text[0].startswith("one: 200 problems and one seed can show a rise of 9.9 points or more (3 points take 2,181 problems, 5 points 785) and a gain of 5.0 points or more (3 points take 546 problems, 5 points 197) and a gain over single's (1 of 3 seeds) of ")
+
+
+def played_beyond(folder, seed=0, *, attempts="uniform(1,2)", evaluated=(1, 2, 4), trained=2, one_pass=False):
+    """A run with an evaluation that ends beyond its training: with four attempts every answer after the first repeats it, with two none does."""
+    write_run(folder, seed=seed, attempts=attempts)
+    told = {"false_wrong": lambda i, k, g: ["c", "c"] if k == 2 else ["c", "w", "w", "w"]}
+    player = FakePlayer(lambda i, k, g: ["w:1", "c" if i < 20 else "w:2"][:k] if k <= 2 else ["w:1"] * k, conditions=told)
+    write_evaluated(folder, [evaluate(player, [problem(i) for i in range(40)], name="s", attempts=evaluated, trained_attempts=trained, one_pass=one_pass, controls=("false_wrong",))], model=str(folder))
+    return folder
+
+
+def without_its_budget(folder):
+    """As an earlier version left it."""
+    table = json.loads((folder / "eval.json").read_text())
+    del table["problem_sets"]["s"]["attempts_budget"]
+    (folder / "eval.json").write_text(json.dumps(table))
+    return folder
+
+
+def over_all_attempts(section):
+    return {row[1]: dict(zip(section.tables[0].headers, row, strict=True)) for row in section.tables[0].rows}
+
+
+def test_attempts_are_those_of_the_trained_budget(tmp_path):
+    found = sections_of(played_beyond(tmp_path / "m"))
+    section = found["attempts"]
+    assert section.text[0] == "Figures and first table: from the dialogues with 2 attempts. Attempts of one dialogue are not independent: intervals resample whole problems."
+    row = over_all_attempts(section)["m"]
+    assert (row["k"], row["attempts used"], row["repeats, %"][:4], row["tokens per problem"][:4]) == ("2", "2 [2, 2]", "0.0 ", "5.0 ")
+    assert list(curves(section)["m"].points) == [1, 2]
+    within = section.tables[1]
+    assert within.headers[2:] == ("k = 2", "k = 4") and within.rows[0][3].startswith("100.0 ["), "what it does beyond training stays to be seen"
+    assert found["controls"].tables[0].rows[0][:4] == ("s", "m", "2", "40 of 40")
+
+
+def test_attempts_of_an_earlier_evaluation_are_those_of_its_largest_budget(tmp_path):
+    """It gave rates by attempt of four attempts, though two were trained."""
+    played_beyond(tmp_path / "m", evaluated=(1, 2, 4), trained=None)  # without a trained budget the largest counts, as it did
+    section = sections_of(without_its_budget(tmp_path / "m"))["attempts"]
+    assert section.text[0].startswith("Figures and first table: from the dialogues with 4 attempts. With 4 attempts, more than training gave (2): within the trained budget the figures may differ. Attempts")
+    row = over_all_attempts(section)["m"]
+    assert (row["k"], row["attempts used"], row["repeats, %"][:7]) == ("4", "4 [4, 4]", "100.0 [")
+    assert sections_of(tmp_path / "m")["controls"].tables[0].rows[0][:4] == ("s", "m", "4", "0 of 40")
+
+
+def test_arms_whose_attempts_are_of_different_budgets_say_so(tmp_path):
+    """The single-turn arm has but the largest budget beside 1."""
+    played_beyond(tmp_path / "m")
+    played_beyond(tmp_path / "one", attempts="fixed(1)", trained=1)
+    section = sections_of(tmp_path / "m", tmp_path / "one")["attempts"]
+    assert section.text[0].startswith("Figures and first table: from the dialogues with k attempts, k as in that table. one: with 4 attempts, more than training gave (1). Attempts")
+    assert {label: row["k"] for label, row in over_all_attempts(section).items()} == {"m": "2", "one": "4"}
+
+
+def test_seeds_whose_attempts_are_of_different_budgets_have_no_rates_in_common(tmp_path):
+    played_beyond(tmp_path / "m0")
+    without_its_budget(played_beyond(tmp_path / "m1", seed=1, trained=None))
+    other = [played_beyond(tmp_path / f"other{seed}", seed, attempts="fixed(2)") for seed in range(2)]
+    folders = [tmp_path / "m0", tmp_path / "m1", *other]
+    found = sections_of(*folders)
+    assert "Where the seeds of an arm have different k they have no rates in common (–)." in found["attempts"].text[0]
+    rows = over_all_attempts(found["attempts"])
+    assert list(rows["m"].values())[2:] == ["2 or 4", *["–"] * 6]
+    assert rows["other"]["k"] == "2" and rows["other"]["repeats, %"].startswith("0.0 [")
+    assert list(curves(found["attempts"])) == ["other"]
+    told = found["controls"].tables[0]
+    assert [row[1:] for row in told.rows if row[1] == "m"] == [("m", "2 or 4", *["–"] * 4)]
+    assert len(told.notes) == 1, "the other arm's figures are intervals all the same"
+
+
+def test_attempts_of_one_pass_are_the_first_of_a_longer_dialogue(tmp_path):
+    section = sections_of(played_beyond(tmp_path / "m", one_pass=True))["attempts"]
+    assert section.text[0].startswith("Figures and first table: from the first 2 attempts of each dialogue. Attempts")
+    assert (over_all_attempts(section)["m"]["k"], over_all_attempts(section)["m"]["attempts used"]) == ("2", "2 [2, 2]")
+
+
+def test_repeats_in_the_table_of_all_arms_say_of_how_many_attempts_they_are(tmp_path):
+    folder = without_its_budget(played_beyond(tmp_path / "m", trained=None))
+    shown = experiment_table(Evidence(read_arms([str(folder)])), "m", [])
+    assert shown.notes[0].endswith("one, within 2 attempts.") and shown.rows[0][shown.headers.index("repeats")].startswith("0.0 [")
+    table = json.loads((folder / "eval.json").read_text())
+    del table["problem_sets"]["s"]["repeat_rate"]["by_budget"]  # earlier still
+    (folder / "eval.json").write_text(json.dumps(table))
+    shown = experiment_table(Evidence(read_arms([str(folder)])), "m", [])
+    assert shown.notes[0].endswith("one, in the dialogues with 4 attempts.") and shown.rows[0][shown.headers.index("repeats")].startswith("100.0")
 
 
 def test_brackets_that_are_no_intervals_say_so(arms):
@@ -360,7 +445,7 @@ def test_seeds_at_equal_tokens_and_their_false_wrong_have_intervals(tmp_path):
     assert others.title == "m at equal tokens, against the samples of others"
     assert others.rows[1][:3] == ("s", "one", "2")
     assert others.rows[1][3:5] == row[4:5] + row[6:7]  # its samples are the same
-    (kept,) = {r[2:4] for r in found["controls"].tables[-1].rows if r[1] == "m"}
+    (kept,) = {r[3:5] for r in found["controls"].tables[-1].rows if r[1] == "m"}
     assert kept[0] == "36 of 60"
     assert kept[1].startswith("60.0 [")
     low, high = (float(x) for x in kept[1].split("[")[1].strip("]").split(", "))

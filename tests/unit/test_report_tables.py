@@ -73,6 +73,16 @@ def test_one_row_per_attempt_with_intervals(ten):
     assert all(cell.startswith("0.0 [0.0, ") for cell in table.rows[1][2:])
 
 
+def test_the_table_of_attempts_says_which_dialogues_it_is_of(ten):
+    trained = evaluate(FakePlayer(script), PROBLEMS, name="ten", attempts=(1, 2, 3), trained_attempts=2)
+    assert [row[0] for row in attempts_table(trained).rows] == ["1", "2"]
+    assert "out of the dialogues with 2 attempts. " in attempts_table(trained).notes[0]
+    one_pass = evaluate(FakePlayer(script), PROBLEMS, name="ten", attempts=(1, 2, 3), trained_attempts=2, one_pass=True)
+    assert "out of the first 2 attempts of each dialogue. " in attempts_table(one_pass).notes[0]
+    earlier = {key: value for key, value in ten.to_json().items() if key != "attempts_budget"}
+    assert "out of the dialogues with the largest budget. " in attempts_table(earlier).notes[0]
+
+
 def test_one_pass_and_missing_parts_are_said():
     result = evaluate(FakePlayer(script), PROBLEMS, name="ten", attempts=(1, 3), one_pass=True)
     table = evaluation_table(result)
@@ -241,10 +251,17 @@ def test_the_table_of_controls(full):
     assert row[1].startswith("0.0 [")
     assert row[2].startswith("-20.0 [")  # of 10 problems, 2 and 4 are solved at the second attempt and lost under the control
     assert row[4].startswith("33.3 [")
-    kept, back = full.false_wrong.kept, full.false_wrong.returned
-    assert table.notes[-1].startswith('Told "wrong" after a right answer (200 of them): 0.0 [')
-    assert (kept.count, back.count) == (0, 200)
-    assert "100.0 [" in table.notes[-1]
+    assert table.notes[-1].startswith('Told "wrong" after a right answer (200 of them within 2 attempts): 0.0 [')
+
+
+def test_what_became_of_right_answers_that_were_called_wrong():
+    told = {"false_wrong": lambda i, k, g: ["c", "w", "c"][:k]}
+    result = evaluate(FakePlayer(script, conditions=told), PROBLEMS, name="ten", attempts=(1, 2, 3), controls=("false_wrong",))
+    (note,) = controls_table(result).notes
+    assert note.startswith('Told "wrong" after a right answer (10 of them within 3 attempts): 0.0 [')
+    assert "100.0 [" in note
+    earlier = {key: value for key, value in result.to_json().items() if key != "attempts_budget"}
+    assert "(10 of them): 0.0 [" in controls_table(earlier).notes[0]
 
 
 def test_the_table_of_what_stands_beside(full):

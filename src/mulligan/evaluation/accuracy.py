@@ -70,7 +70,7 @@ def num_dialogues(
     """How many dialogues `evaluate` will play: the length of its progress bar. `temperatures`: how many."""
     budgets = sorted(set(attempts))
     normal = 1 if one_pass else len(budgets)
-    return problems * (normal + sum(len(budgets_played(name, budgets, one_pass)) for name in dict.fromkeys(controls)) + samples * temperatures)
+    return problems * (normal + sum(len(budgets_played(name, budgets, one_pass, budgets[-1])) for name in dict.fromkeys(controls)) + samples * temperatures)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +137,9 @@ def evaluate(
     chosen, source, set_aside = _unpack(problems, name)
     ids = tuple(p.id for p in chosen)
     beside = {rival.label: rival.on(name, ids) for rival in rivals}
-    plays = _play_all(name, player, chosen, settings, on_done)
-    figures = _figures(name, settings, plays, _rise(settings.budgets, trained_attempts), beside)
+    budget = _headline_budget(settings.budgets, trained_attempts)
+    plays = _play_all(name, player, chosen, settings, budget, on_done)
+    figures = _figures(name, settings, plays, budget, beside)
     return Evaluation(
         name=name,
         source=source,
@@ -148,6 +149,7 @@ def evaluate(
         samples=samples,
         seed=seed,
         trained_attempts=trained_attempts,
+        attempts_budget=budget,
         problem_ids=ids,
         set_aside=set_aside,
         ceilings=ceilings or {},
@@ -156,11 +158,10 @@ def evaluate(
     )
 
 
-def _figures(
-    name: str, settings: _Settings, plays: Sequence[Play], rise: tuple[int, int] | None, beside: Mapping[str, ProblemValues]
-) -> dict[str, Any]:
-    """Everything of an `Evaluation` that is computed from its dialogues. `beside`: the rivals' values on the same problems."""
+def _figures(name: str, settings: _Settings, plays: Sequence[Play], budget: int, beside: Mapping[str, ProblemValues]) -> dict[str, Any]:
+    """Everything of an `Evaluation` that is computed from its dialogues. `budget`: `_headline_budget`; `beside`: the rivals' values on the same problems."""
     budgets, largest = settings.budgets, settings.largest
+    rise = (1, budget) if budgets[0] == 1 and budget > 1 else None
     normal = {play.k: play.groups for play in plays if play.stage == "attempts"}
     rollouts = {k: [g.rollouts[0] for g in normal.get(k, normal[largest])] for k in budgets}
     curves, repeats = curves_of(normal, budgets), repeat_counts(rollouts)
@@ -187,14 +188,14 @@ def _figures(
         "rise": rise,
         "accuracy": accuracy,
         "gain": differences_of(solved, sampled.passed) if sampled else {},
-        "figures": attempt_figures(rollouts[largest], largest),
+        "figures": attempt_figures(rollouts[budget], budget),
         "repeats": {k: rate_of(repeats[REPEATED][k], repeats[ANSWERED_AGAIN][k]) for k in budgets if k > 1},
         "attempts_used": means_of(curves.attempts, bounds=None),
         "tokens_per_problem": means_of(tokens, bounds=None),
         "tokens_per_solved": {k: _per_solved(tokens[k], solved[k]) for k in budgets},
         "equal_tokens": equal,
         "controls": {c: control_figures(curves_of(groups, budgets), curves, rise) for c, groups in controlled.items() if c in COMPARED},
-        "false_wrong": false_wrong([g.rollouts[0] for g in controlled[FALSE_WRONG][largest]]) if FALSE_WRONG in controlled else None,
+        "false_wrong": false_wrong([g.rollouts[0] for groups in controlled[FALSE_WRONG].values() for g in groups], budget) if FALSE_WRONG in controlled else None,
         "power": power,
         "gain_power": gain_power,
         "rivals": {label: rival_figures(solved, values) for label, values in beside.items()},
@@ -273,17 +274,17 @@ def _unpack(problems: ProblemSet | Sequence[Problem], name: str) -> tuple[tuple[
     return chosen, source, set_aside
 
 
-def _rise(budgets: Sequence[int], trained_attempts: int | None) -> tuple[int, int] | None:
-    """1 and K: the largest budget of training if it was evaluated, else the largest that was."""
-    last = trained_attempts if trained_attempts in budgets and trained_attempts != 1 else budgets[-1]
-    return (1, last) if budgets[0] == 1 and last is not None and last > 1 else None
+def _headline_budget(budgets: Sequence[int], trained_attempts: int | None) -> int:
+    """K, the budget for which single figures are given: the largest of training if it was evaluated and is not 1, else the largest that was. With more
+    attempts than it was trained for a model may do something else altogether."""
+    return trained_attempts if trained_attempts in budgets and trained_attempts is not None and trained_attempts != 1 else budgets[-1]
 
 
 # ------------------------------------------------------------------------------------------------------------- the dialogues
 
 
-def _play_all(name: str, player: Player, problems: tuple[Problem, ...], settings: _Settings, on_done: OnDone | None) -> tuple[Play, ...]:
-    """Every dialogue of the evaluation: the normal ones, the controls (which may borrow from them), the samples.
+def _play_all(name: str, player: Player, problems: tuple[Problem, ...], settings: _Settings, budget: int, on_done: OnDone | None) -> tuple[Play, ...]:
+    """Every dialogue of the evaluation: the normal ones, the controls (which may borrow from them), the samples. `budget`: `_headline_budget`.
 
     Raises:
         GraderError: after the dialogues with some number of attempts, if not one of them could be graded: before all that comes after them.
@@ -308,8 +309,9 @@ def _play_all(name: str, player: Player, problems: tuple[Problem, ...], settings
             )
     plays = [Play("attempts", k, groups) for k, groups in normal.items()]
     for control in settings.controls:
-        for k in budgets_played(control, settings.budgets, settings.one_pass):
-            plays.append(Play(control, k, play(k, step=k, heat=settings.temperature, condition=control, donors=normal[largest])))
+        for k in budgets_played(control, settings.budgets, settings.one_pass, budget):
+            donors = normal[k if control == FALSE_WRONG else largest]  # the others need attempts of every number
+            plays.append(Play(control, k, play(k, step=k, heat=settings.temperature, condition=control, donors=donors)))
     if settings.samples:
         # step 0 keys the samples apart from every dialogue, so that pass@1 is not the same draw as one attempt; the temperatures share
         # their draws, which takes noise out of the choice between them

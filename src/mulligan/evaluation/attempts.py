@@ -89,13 +89,13 @@ class AttemptFigures:
     counts: Mapping[str, Mapping[int, Values]] = field(repr=False)
 
 
-def attempt_figures(rollouts: Sequence[Rollout], largest: int) -> AttemptFigures:
-    """Rates over dialogues (one per problem) that allowed up to `largest` attempts."""
-    counts = attempt_counts(rollouts, largest)
+def attempt_figures(rollouts: Sequence[Rollout], budget: int) -> AttemptFigures:
+    """Rates over dialogues (one per problem) with `budget` attempts; of those with a larger budget the first so many attempts count."""
+    counts = attempt_counts(rollouts, budget)
 
     def by_attempt(name: str, first: int = 1) -> dict[int, Rate]:
         hits, totals = (counts[quantity] for quantity in RATES[name])
-        return {t: rate_of(hits[t], totals[t]) for t in range(first, largest + 1)}
+        return {t: rate_of(hits[t], totals[t]) for t in range(first, budget + 1)}
 
     def overall(name: str) -> Rate:
         hits_P, totals_P = (np.sum([*counts[quantity].values()], axis=0) for quantity in RATES[name])
@@ -113,12 +113,12 @@ def attempt_figures(rollouts: Sequence[Rollout], largest: int) -> AttemptFigures
     )
 
 
-def attempt_counts(rollouts: Sequence[Rollout], largest: int) -> dict[str, dict[int, Values]]:
-    """quantity of `RATES` -> number t of the attempt -> for each problem 1 if its dialogue has such an attempt t, else 0, `_P`."""
+def attempt_counts(rollouts: Sequence[Rollout], budget: int) -> dict[str, dict[int, Values]]:
+    """quantity of `RATES` -> number t of the attempt, up to `budget` -> for each problem 1 if its dialogue has such an attempt t, else 0, `_P`."""
     quantities = dict.fromkeys(quantity for pair in RATES.values() for quantity in pair)
-    counts = {quantity: {t: np.zeros(len(rollouts)) for t in range(1, largest + 1)} for quantity in quantities}
+    counts = {quantity: {t: np.zeros(len(rollouts)) for t in range(1, budget + 1)} for quantity in quantities}
     for p, rollout in enumerate(rollouts):
-        for attempt, again in zip(rollout.attempts, repeats_of(rollout.attempts), strict=True):
+        for attempt, again in zip(rollout.attempts[:budget], repeats_of(rollout.attempts[:budget]), strict=True):
             answered_again = _answered_again(attempt)
             is_one = {
                 "attempts:made": True,

@@ -15,21 +15,22 @@ from mulligan.evaluation.attempts import Rate, rate_of
 from mulligan.evaluation.compare import share_kept
 from mulligan.evaluation.intervals import Interval
 from mulligan.evaluation.values import Curves, Values, differences_of, means_of
-from mulligan.types import Group, Outcome, Rollout
+from mulligan.types import Attempt, Group, Outcome, Rollout
 
 FALSE_WRONG = "false_wrong"
 COMPARED = tuple(name for name in CONTROLS if name != FALSE_WRONG)
 """Controls whose accuracy stands beside that of the normal dialogues."""
 
 
-def budgets_played(name: str, budgets: Sequence[int], one_pass: bool) -> tuple[int, ...]:
-    """The budgets with which a control is played, one dialogue a problem for each (`budgets` in rising order).
+def budgets_played(name: str, budgets: Sequence[int], one_pass: bool, headline: int) -> tuple[int, ...]:
+    """The budgets with which a control is played, one dialogue a problem for each (`budgets` in rising order; `headline`: the one that single figures are
+    given for).
 
     With random verdicts a dialogue cannot be counted up to attempt k: whether it went on says nothing of its answers.
     """
-    if name == FALSE_WRONG or (one_pass and name != "random_verdict"):
+    if one_pass and name != "random_verdict":
         return (budgets[-1],)
-    return tuple(budgets)
+    return (headline,) if name == FALSE_WRONG else tuple(budgets)
 
 
 def control_faults(controls: Sequence[str], attempts: Sequence[int]) -> list[str]:
@@ -129,10 +130,10 @@ def solved_within(rollout: Rollout, k: int) -> float:
     return float(rollout.solved_at is not None and rollout.solved_at <= k)
 
 
-def false_wrong(rollouts: Sequence[Rollout]) -> FalseWrong:
-    """From dialogues (one per problem) that go on after a right answer; those that gave none, could not go on, or hold an ungradable
-    attempt take no part."""
-    later = [_after_first_right(r) for r in rollouts]
+def false_wrong(rollouts: Sequence[Rollout], budget: int) -> FalseWrong:
+    """From dialogues (one per problem) that go on after a right answer, of those with a larger budget the first `budget` attempts; those that gave
+    none, could not go on, or hold an ungradable attempt take no part."""
+    later = [_after_first_right(r.attempts[:budget]) for r in rollouts]
     counts = {
         "false_wrong:told": np.array([float(bool(rights)) for rights in later]),
         "false_wrong:kept": np.array([float(rights[0]) if rights else 0.0 for rights in later]),
@@ -141,9 +142,9 @@ def false_wrong(rollouts: Sequence[Rollout]) -> FalseWrong:
     return FalseWrong(**{name: rate_of(counts[hits], counts[total]) for name, (hits, total) in FALSE_WRONG_COUNTS.items()}, counts=counts)
 
 
-def _after_first_right(rollout: Rollout) -> list[bool]:
+def _after_first_right(attempts: Sequence[Attempt]) -> list[bool]:
     """Whether each attempt after the first right one is right."""
-    outcomes = [a.outcome for a in rollout.attempts]
-    if rollout.ungradable or Outcome.CORRECT not in outcomes:
+    outcomes = [a.outcome for a in attempts]
+    if Outcome.UNGRADABLE in outcomes or Outcome.CORRECT not in outcomes:
         return []
     return [outcome is Outcome.CORRECT for outcome in outcomes[outcomes.index(Outcome.CORRECT) + 1 :]]

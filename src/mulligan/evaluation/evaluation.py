@@ -33,10 +33,10 @@ class Evaluation:
     """One model on one problem set. Figures are fractions in [0, 1], keyed by the number k of attempts (or samples) allowed.
 
     `mode` is `per_budget` (each k is its own dialogue with that budget stated) or `one_pass` (one dialogue with the largest
-    budget, counted up to attempt k: cheaper, and the model was told a larger budget than k). Rates by attempt come from the
-    dialogues with the largest budget. `gain` is accuracy minus pass@k of the same model at equal k, paired over problems.
-    `trained_attempts` is the largest budget of training, None where it is not known; `rise` the numbers of attempts 1 and K between
-    which the controls' shares and the power are counted (K: that budget, or else the largest evaluated), None without two of them.
+    budget, counted up to attempt k: cheaper, and the model was told a larger budget than k). `gain` is accuracy minus pass@k of the
+    same model at equal k, paired over problems. `trained_attempts` is the largest budget of training, None where it is not known;
+    `attempts_budget` is K, that budget or else the largest evaluated: rates by attempt and the false "wrong" come from the dialogues with it.
+    `rise` are the numbers of attempts 1 and K between which the controls' shares and the power are counted, None without two of them.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Evaluation:
     samples: int
     seed: int
     trained_attempts: int | None
+    attempts_budget: int
     rise: tuple[int, int] | None
     problem_ids: tuple[str, ...]
     set_aside: int
@@ -108,7 +109,7 @@ class Evaluation:
         for name, control in self.controls.items():
             quantities |= {f"solved:{name}": control.curves.solved, f"tokens:{name}": control.curves.tokens}
         if self.false_wrong:
-            quantities |= {quantity: {max(self.accuracy): values_P} for quantity, values_P in self.false_wrong.counts.items()}
+            quantities |= {quantity: {self.attempts_budget: values_P} for quantity, values_P in self.false_wrong.counts.items()}
         return ProblemValues(self.problem_ids, {**quantities, **self.figures.counts, **self.repeat_counts})
 
     def to_json(self) -> dict[str, Any]:
@@ -125,6 +126,7 @@ class Evaluation:
             "samples": self.samples,
             "seed": self.seed,
             "trained_attempts": self.trained_attempts,
+            "attempts_budget": self.attempts_budget,
             "rise": list(self.rise) if self.rise else None,
             "problems": len(self.problem_ids),
             "set_aside": self.set_aside,

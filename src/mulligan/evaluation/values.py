@@ -7,8 +7,8 @@ broken grader is never a wrong answer.
 `tokens` (sampled) of the dialogue with budget k; `passed` (the problem's estimate of pass@k at the chosen temperature) and
 `passed@T` at each temperature T; `samples:graded@T`, ... the samples themselves, counted (`samples.Tally`; k = 1); `solved:CONTROL` and
 `tokens:CONTROL` of each control's dialogues; with budget k `attempts_used`, `again:answered` and `again:repeated` (`attempts.repeat_counts`);
-of the dialogues with the largest budget, what is counted at attempt k (`attempts.RATES`): `attempts:made`, `attempts:correct`, ...; and
-`false_wrong:told`, ... (`controls.FalseWrong`) with the largest budget.
+of the dialogues with one budget (`attempts_budget` in eval.json; in those of earlier versions the largest) what is counted at attempt k
+(`attempts.RATES`): `attempts:made`, `attempts:correct`, ...; and `false_wrong:told`, ... (`controls.FalseWrong`) with that budget.
 """
 
 from __future__ import annotations

@@ -273,8 +273,21 @@ class Evidence:
         said = [[text for m in members for text in m.problem_sets.get(name, {}).get("warnings") or ()] for name in self._names(place)]
         return [f"{text}." for texts in said if (text := trained_on(texts))]
 
+    def attempts_budgets(self, arm: Arm, place: str) -> list[int]:
+        """The budgets of the dialogues that the rates by attempt and the false "wrong" are of, in rising order: several only where seeds or sets differ.
+        Evaluations of earlier versions do not name it: there it is the largest."""
+        figures = [m.problem_sets.get(name, {}) for m in arm.members for name in self._names(place)]
+        return sorted({int(one.get("attempts_budget") or max(map(int, one.get("attempts_used") or one.get("accuracy") or {}), default=1)) for one in figures})
+
+    def _budgets_differ(self, arm: Arm, place: str) -> bool:
+        """Whether seeds were evaluated on one set with different such budgets: a model may do something else with each, so that their mean is no rate of it."""
+        return any(len(self.attempts_budgets(arm, name)) > 1 for name in self._names(place))
+
     def rates(self, arm: Arm, place: str, name: str) -> ByK:
-        """A rate of `RATES` by number of the attempt, from the dialogues with the largest budget; an attempt that none made has none."""
+        """A rate of `RATES` by number of the attempt, from the dialogues with the budget of `attempts_budgets`; an attempt that none made has none, nor have
+        seeds whose budgets differ."""
+        if self._budgets_differ(arm, place):
+            return {}
         if len(arm.members) > 1 and self.attempt_intervals:
             top, bottom = (((quantity, 1.0),) for quantity in RATES[name])
             return self._ratios(arm, top, bottom, place, (0.0, 1.0))
@@ -293,9 +306,11 @@ class Evidence:
         return self._ratios(arm, ((REPEATED, 1.0),), ((ANSWERED_AGAIN, 1.0),), place, (0.0, 1.0)) if arm.has_values else {}
 
     def overall_rate(self, arm: Arm, place: str, name: str) -> Interval | None:
-        """A rate of `RATES` over all attempts; over all sets the mean of theirs, where all of them have one."""
+        """A rate of `RATES` over all attempts; over all sets the mean of theirs, where all of them have one. None where the budgets of seeds differ."""
+        if self._budgets_differ(arm, place):
+            return None
         if len(arm.members) > 1 and self.attempt_intervals and all(one in arm.problem_sets for one in self._names(place)):
-            # Set by set: each may have a largest budget of its own.
+            # Set by set: each may have a budget of its own.
             top, bottom = (((quantity, 1.0),) for quantity in RATES[name])
             found = [_aligned([(arm, top), (arm, bottom)], [one], shared_ks([(arm, top), (arm, bottom)], [one])) for one in self._names(place)]
             if not all(found):
@@ -310,9 +325,9 @@ class Evidence:
 
     def false_wrong(self, arm: Arm, place: str, name: str) -> Interval | None:
         """A rate of `FALSE_WRONG_COUNTS` on one problem set: over seeds x problems, else (evaluations of earlier versions) with the lowest and the
-        highest seed; None where not every seed was asked, or none gave a right answer."""
+        highest seed; None where not every seed was asked, or not with the same budget, or none gave a right answer."""
         found = self.table(arm, place, "false_wrong")
-        if len(found) != len(arm.members):
+        if len(found) != len(arm.members) or self._budgets_differ(arm, place):
             return None
         if len(found) > 1 and self.false_wrong_intervals:
             top, bottom = (((quantity, 1.0),) for quantity in FALSE_WRONG_COUNTS[name])
@@ -323,7 +338,8 @@ class Evidence:
     def false_wrong_intervals(self) -> bool:
         """Whether every arm of several seeds that was told a false "wrong" kept the problems' own counts of it."""
         quantities = [quantity for pair in FALSE_WRONG_COUNTS.values() for quantity in pair]
-        return all(arm.has_values and all(arm.ks(name, quantity) for quantity in quantities) for arm, name in self._several_with("false_wrong"))
+        asked = [(arm, name) for arm, name in self._several_with("false_wrong") if not self._budgets_differ(arm, name)]
+        return all(arm.has_values and all(arm.ks(name, quantity) for quantity in quantities) for arm, name in asked)
 
     @cached_property
     def token_intervals(self) -> bool:

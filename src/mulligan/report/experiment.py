@@ -25,6 +25,9 @@ def experiment_table(evidence: Evidence, headline: str, rivals: Sequence[str]) -
     there = [arm for arm in evidence.evaluated if k in evidence.values(arm, ACCURACY, place)]
     within = {arm.label: evidence.repeats_within(arm, place).get(k) for arm in there}
     all_within = bool(within) and all(within.values())  # not counted by evaluations of earlier versions
+    budgets = sorted({b for arm in evidence.evaluated if evidence.overall_rate(arm, place, "repeat_rate") for b in evidence.attempts_budgets(arm, place)})
+    among = f"within {k} attempts" if all_within else f"in the dialogues with {' or '.join(map(str, budgets))} attempts"
+    among += " (k in the table Over all attempts)" if len(budgets) > 1 and not all_within else ""
     rows = []
     for arm in evidence.arms:
         accuracy = evidence.values(arm, ACCURACY, place)
@@ -37,12 +40,12 @@ def experiment_table(evidence: Evidence, headline: str, rivals: Sequence[str]) -
     headers = ("arm", "seeds", "accuracy@1", f"accuracy@{k}", f"own pass@{k}", "gain over it", *(f"gain over {r}'s pass@{k}" for r in rivals), "repeats", *(names[c] for c in controls))
     known = [j for j in range(len(headers)) if j == 0 or any(row[j] != NOTHING for row in rows)]  # without samples nothing is known of pass@k
     headers, rows = tuple(headers[j] for j in known), [tuple(row[j] for j in known) for row in rows]
-    notes = (
+    note = (
         f"In percent and points, with 95 % intervals over seeds x problems ({place}); pass@k at the best of the temperatures sampled, chosen on other problems. Gain kept: the share of the "
-        f"rise from 1 to {k} attempts that is left under the control; {NOTHING}: there is no clear rise, or it was not measured. "
-        f"Repeats: answers that repeat an earlier wrong one, {f'within {k} attempts' if all_within else 'in the dialogues with the largest budget'}.",
+        f"rise from 1 to {k} attempts that is left under the control; {NOTHING}: there is no clear rise, or it was not measured."
     )
-    return TextTable("All arms", headers, tuple(rows), notes, labels=1)
+    note += f" Repeats: answers that repeat an earlier wrong one, {among}." if "repeats" in headers else ""
+    return TextTable("All arms", headers, tuple(rows), (note,), labels=1)
 
 
 def _against(evidence: Evidence, arm: Arm, rival: Arm, place: str, k: int) -> str:

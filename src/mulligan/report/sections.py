@@ -12,7 +12,7 @@ from mulligan.evaluation.comparison import ACCURACY, GAIN, OVER_ALL, PASS, TOKEN
 from mulligan.report.chart import Chart, Curve, Panel
 from mulligan.report.evidence import SAMPLERS, Evidence, budget_among, strongest, whose_list
 from mulligan.report.power import power, power_against
-from mulligan.report.tables import NOTHING, TextTable, number, per_solved, percent, plain, points, tenths
+from mulligan.report.tables import NOTHING, TextTable, attempts_text, number, per_solved, percent, plain, points, tenths
 from mulligan.tasks.builtin.strategies import BEST, LIST
 
 MANY_ARMS = 3
@@ -292,13 +292,15 @@ def _false_wrong_table(evidence: Evidence) -> list[TextTable]:
             tables = evidence.table(arm, place, "false_wrong")
             if len(tables) != len(arm.members):
                 continue
+            budgets = evidence.attempts_budgets(arm, place)
             cells = []
             for key in ("kept", "returned"):
                 found = [t[key] for t in tables]
-                cells += [f"{sum(r['count'] for r in found):,} of {sum(r['total'] for r in found):,}", percent(evidence.false_wrong(arm, place, key))]
-            rows.append((place, arm.label, *cells))
-    headers = ("problems", "arm", "kept", "kept, %", "right again later", "right again later, %")
-    notes = ("Of right answers that were called wrong: how many still stand in the next attempt, and how many come again at any later one.", *(() if evidence.false_wrong_intervals else _range_note(evidence)))
+                counted = f"{sum(r['count'] for r in found):,} of {sum(r['total'] for r in found):,}" if len(budgets) == 1 else NOTHING
+                cells += [counted, percent(evidence.false_wrong(arm, place, key))]
+            rows.append((place, arm.label, _either(budgets), *cells))
+    headers = ("problems", "arm", "k", "kept", "kept, %", "right again later", "right again later, %")
+    notes = ("Of right answers that were called wrong, with k attempts: how many still stand in the next one, and how many come again at any later one.", *(() if evidence.false_wrong_intervals else _range_note(evidence)))
     return [TextTable("A false “wrong” after a right answer", headers, tuple(rows), notes, labels=2)] if rows else []
 
 
@@ -364,22 +366,51 @@ def attempts_section(evidence: Evidence) -> Section | None:
     ranges = _several_seeds(evidence) and not evidence.attempt_intervals
     whole = "seeds and whole problems" if _several_seeds(evidence) else "whole problems"
     bars = "bars are the lowest and the highest seed" if ranges else f"intervals resample {whole}"
-    text = (f"Figures and first table: from the dialogues with the largest budget that was evaluated. Attempts of one dialogue are not independent: {bars}.",)
+    text = (f"Figures and first table: {_whose_attempts(evidence)} Attempts of one dialogue are not independent: {bars}.",)
     tables = [TextTable("Over all attempts", headers, tuple(rows), _range_note(evidence, "Tokens") if ranges else (), labels=2)]
     if within:
         tables.append(by_k_table("Answers that repeat an earlier wrong one within k attempts, %", ("problems", "arm"), within, percent))
     return Section("attempts", "Attempt by attempt", text, tuple(charts), tuple(tables))
 
 
+def _whose_attempts(evidence: Evidence) -> str:
+    """Which dialogues the rates by attempt are of, and of which arms these allowed more attempts than training did."""
+    shown = [(arm, evidence.attempts_budgets(arm, place)) for place in evidence.sets for arm in evidence.evaluated if place in arm.problem_sets]
+    ks = sorted({k for _, budgets in shown for k in budgets})
+    one_pass = {figures.get("mode") == "one_pass" for arm, _ in shown for m in arm.members for figures in m.problem_sets.values()}
+    count = "k attempts" if len(ks) > 1 else attempts_text(*ks)
+    first = f"the first {count} of each dialogue"
+    text = f"from {first}" if one_pass == {True} else f"from the dialogues with {count}{f' (--one-pass: {first})' if True in one_pass else ''}"
+    text += ", k as in that table." if len(ks) > 1 else "."
+    if any(len(budgets) > 1 for _, budgets in shown):
+        text += f" Where the seeds of an arm have different k they have no rates in common ({NOTHING})."
+    beyond: dict[tuple[int, int], list[str]] = {}
+    for arm, budgets in shown:
+        if arm.trained_attempts and budgets[-1] > arm.trained_attempts:
+            beyond.setdefault((budgets[-1], arm.trained_attempts), []).append(arm.label)
+    for (k, trained), labels in beyond.items():
+        whose = "" if len(set(labels)) == len({arm.label for arm, _ in shown}) else f"{', '.join(dict.fromkeys(labels))}: "
+        hint = ": within the trained budget the figures may differ" if trained > 1 else ""  # of one attempt there is nothing else to show
+        text += f" {whose}{'with' if whose else 'With'} {attempts_text(k)}, more than training gave ({trained}){hint}."
+    return text
+
+
+def _either(budgets: Sequence[int]) -> str:
+    return " or ".join(map(str, budgets))
+
+
 def _attempts_row(evidence: Evidence, arm: Arm, place: str) -> tuple[str, ...] | None:
     used = evidence.attempts_used(arm, place)
     if not used:
         return None
-    k = max(used)
+    budgets = evidence.attempts_budgets(arm, place)
+    if len(budgets) > 1:
+        return (place, arm.label, _either(budgets), *(NOTHING,) * 6)
+    k = budgets[0]
     rates = [percent(evidence.overall_rate(arm, place, key)) for key in ("repeat_rate", "no_answer", "truncated")]
     joined = evidence.tokens_per_solved(arm, place).get(k)
     single = [found[k].mean for t in evidence.table(arm, place, "tokens_per_solved") if k in (found := per_solved(t))]
-    return (place, arm.label, str(k), number(used[k]), *rates, tenths(evidence.values(arm, TOKENS, place).get(k)), number(joined) if joined else _plain(_mean(single)))
+    return (place, arm.label, str(k), number(used.get(k)), *rates, tenths(evidence.values(arm, TOKENS, place).get(k)), number(joined) if joined else _plain(_mean(single)))
 
 
 # ------------------------------------------------------------------------------------------------------------------ power

@@ -105,13 +105,16 @@ def evaluation_table(evaluation: Figures) -> TextTable:
 
 
 def attempts_table(evaluation: Figures) -> TextTable:
-    """One row per attempt t of the dialogues with the largest budget: what became of it."""
+    """One row per attempt t of the dialogues with the budget that single figures are given for (in evaluations of earlier versions, the largest): what
+    became of it."""
     table = as_figures(evaluation)
     by_attempt = [table.get("conditional_success") or {}, *((table.get(key) or {}).get("by_attempt") or {} for key in ("repeat_rate", "no_answer", "truncated"))]
     rates = [intervals(rate) for rate in by_attempt]
     rows = tuple((t, *(percent(rate.get(int(t))) for rate in rates)) for t in by_attempt[0])
+    budget, one_pass = table.get("attempts_budget"), table.get("mode") == "one_pass"
+    whose = "the dialogues with the largest budget" if budget is None else f"the first {attempts_text(budget)} of each dialogue" if one_pass else f"the dialogues with {attempts_text(budget)}"
     note = (
-        "In percent, with 95 % intervals, out of the dialogues with the largest budget. success: once attempt t was reached. repeats: of an earlier wrong answer. "
+        f"In percent, with 95 % intervals, out of {whose}. success: once attempt t was reached. repeats: of an earlier wrong answer. "
         "missing: no answer. cut: by a token cap."
     )
     return TextTable("attempt by attempt", ("t", "success", "repeats", "missing", "cut"), rows, (note,))
@@ -147,8 +150,9 @@ def controls_table(evaluation: Figures) -> TextTable | None:
         )
     if wrong:
         kept, back = wrong["kept"], wrong["returned"]
+        within = f" within {attempts_text(table['attempts_budget'])}" if "attempts_budget" in table else ""
         notes.append(
-            f'Told "wrong" after a right answer ({kept["total"]} of them): {_share(kept)} stand at the next attempt, {_share(back)} at some later one.'
+            f'Told "wrong" after a right answer ({kept["total"]} of them{within}): {_share(kept)} stand at the next attempt, {_share(back)} at some later one.'
         )
     return TextTable("controls", ("", *(f"k = {k}" for k in columns), "gain kept"), tuple(rows), tuple(notes), labels=1) if rows or wrong else None
 
@@ -276,6 +280,11 @@ def plain(value: float) -> str:
     if 100 <= abs(value) < 1e7:
         return f"{value:,.0f}"
     return f"{value:.3g}"
+
+
+def attempts_text(count: int) -> str:
+    """`1 attempt`, `3 attempts`."""
+    return f"{count} attempt{'s' * (count != 1)}"
 
 
 def _stacked(cell: str) -> str:
