@@ -157,9 +157,16 @@ def test_each_seed_is_compared_with_itself_and_spends_as_much_as_itself():
     assert (equal.tokens, equal.samples) == pytest.approx((4, 1)), "what is solved at once takes one sample, however many were drawn"
     assert equal.passed.mean == pytest.approx((1 / 8 + 1) / 2)
     assert equal.gain.mean == pytest.approx((3 / 8 + 0) / 2)
-    # both seeds alike, or one of them twice: the ends of what a resample of the seeds can give for the pass
-    assert (equal.passed.low, equal.passed.high) == pytest.approx((1 / 8, 1))
-    assert equal.gain.low == 0 and equal.gain.high > 3 / 8
+    # two seeds so different say nothing of a third: by Student's interval, which resamples of these two (1/8 to 1) would be narrower than
+    assert (equal.passed.low, equal.passed.high, equal.gain.low, equal.gain.high) == (0, 1, -1, 1)
+
+
+def test_seeds_that_differ_at_equal_tokens_have_students_interval():
+    """Four seeds that solve 0.4, 0.5, 0.5 and 0.6 of every problem, for tokens that buy each one sample, of which 1/8 is right."""
+    seeds = [np.full((1, 20), share) for share in (0.4, 0.5, 0.5, 0.6)]
+    (equal,) = equal_tokens_of_seeds(np.stack(seeds), np.full((4, 1, 20), 2.0), [right_in(1)] * 4, FOLDS, paired=True)
+    assert equal is not None
+    assert (equal.gain.mean, equal.gain.width) == pytest.approx((3 / 8, 2 * 3.18245 * np.std([0.4, 0.5, 0.5, 0.6], ddof=1) / 2), rel=1e-5)
 
 
 def test_every_seed_of_a_rival_may_spend_what_the_arm_does_on_average():
@@ -170,7 +177,7 @@ def test_every_seed_of_a_rival_may_spend_what_the_arm_does_on_average():
     assert equal.samples == pytest.approx((m + 1 + 1) / 3)
     assert equal.passed.mean == pytest.approx((m / 8 + 1 + 1) / 3)
     assert equal.gain.mean == pytest.approx(0.75 - (m / 8 + 2) / 3)
-    assert equal.passed.low == pytest.approx(m / 8), "the first of them three times: 1 resample in 27"
+    assert (equal.passed.low, equal.passed.high) == (0, 1), "Student's interval of three seeds of which one is so far from the others"
 
 
 def test_one_seed_of_several_is_what_an_evaluation_finds():
