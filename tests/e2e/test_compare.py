@@ -60,7 +60,10 @@ def test_compare_as_csv_json_and_files_agree(run: Callable[..., tuple[int, str, 
 
 
 def test_report_writes_page_and_figures_and_says_what_it_found(run: Callable[..., tuple[int, str, str]]) -> None:
-    status, out, errors = run("report", "multi0", "multi1", "single", "--out", "pages/all.html")
+    for seed in (2, 3, 4):
+        write_run(Path(f"multi{seed}"), seed=seed, metrics=training(4))
+        full_evaluation(Path(f"multi{seed}"), seed=seed)
+    status, out, errors = run("report", *(f"multi{seed}" for seed in range(5)), "single", "--out", "pages/all.html")
     assert (status, errors) == (0, "")
     assert out.startswith("The model learns from its failures")
     assert "But: " in out
