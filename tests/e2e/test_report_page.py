@@ -21,12 +21,12 @@ HOSTILE = '</script><script>alert(1)</script><img src=x onerror=alert(2)><b styl
 @pytest.fixture(scope="module", autouse=True)  # before the browser: while that is open, no rollout can be played
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.mktemp("report")
-    for seed in range(2):
+    for seed in range(5):
         write_run(base / f"multi{seed}", seed=seed, metrics=training(60))
         full_evaluation(base / f"multi{seed}", seed=seed, sets=("one", "two"))
     write_run(base / "single", attempts="fixed(1)", metrics=training(60, reward=0.3))
     full_evaluation(base / "single", seed=7, sets=("one", "two"), rates=(0.42, 0.43, 0.43, 0.44, 0.44))
-    assert main(["report", *(str(base / n) for n in ("multi0", "multi1", "single")), "--out", str(base / "report.html")]) == 0
+    assert main(["report", *(str(base / n) for n in (*(f"multi{seed}" for seed in range(5)), "single")), "--out", str(base / "report.html")]) == 0
     write_run(base / "bad", metrics=training(5), name=HOSTILE, command=[HOSTILE])
     full_evaluation(base / "bad", sets=(HOSTILE,))
     assert main(["report", f"{HOSTILE.replace('=', '')}={base / 'bad'}", "--out", str(base / "hostile.html")]) == 0

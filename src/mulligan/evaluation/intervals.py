@@ -232,7 +232,7 @@ def reach(found: Interval, bounds: tuple[float, float] | None, deviating: float 
     """
     if bounds is None:
         return found
-    n, sides = problems or found.n, list[float]()
+    n, sides = float(problems or found.n), list[float]()
     unseen = share_unseen(n, level)
     for end, bound in ((bounds[0], found.low), (bounds[1], found.high)):
         room, seen = abs(end - found.mean), abs(bound - found.mean)
