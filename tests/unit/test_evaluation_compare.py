@@ -151,6 +151,7 @@ def test_sets_without_variation_weigh_by_what_they_can_show():
     """0 of 10 and 0 of 1,000: every question alike, the bound is that of 1,010; set by set, mostly that of the ten."""
     a = [np.zeros((1, 10, 1)), np.zeros((1, 1000, 1))]
     assert means(a)[0].high == pytest.approx(share_unseen(1010))
+    assert {type(end) for end in (means(a)[0].low, means(a)[0].high)} == {float}, "a table writes them as they are"
     assert means(a, weighting="sets")[0].high == pytest.approx(share_unseen(1 / (0.25 / 10 + 0.25 / 1000)))
 
 
