@@ -269,7 +269,7 @@ def _caveats(evidence: Evidence, found: Findings) -> list[str]:
         caveats = _list_caveats(found) + caveats + unbeaten
     if found.last.n < SMALL_SET:
         what, width = ("rise", found.rise.width) if found.rise else ("accuracy", found.last.width)
-        caveats.append(f"Only {found.last.n} problems: the interval of the {what} is {100 * width:.0f} points wide.")
+        caveats.append(f"Only {found.last.n} problem{'' if found.last.n == 1 else 's'}: the interval of the {what} is {100 * width:.0f} points wide.")
     caveats += evidence.not_held_out(evidence.head, found.place)
     seeds = len(evidence.head.members)
     if seeds == 1:
