@@ -395,7 +395,7 @@ def test_eval_of_a_run(finished: Path, tmp_path: Path, capsys: pytest.CaptureFix
     arguments = [str(finished), "--problems", f"{tmp_path / 'p.jsonl'}?grader=numeric", "--attempts", "1-6", "--samples", "2", "--one-pass"]
     assert main(["eval", *arguments, "--out", str(tmp_path / "out"), "protocol.feedback=wrong {n}", "protocol.max_dialogue_tokens=12"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    for part in ("One pass: one dialogue with the largest budget", "1 problems were set aside", "Warning: ", "were ended by the token cap with attempts left"):
+    for part in ("One pass: one dialogue with the largest budget", "1 problem was set aside", "Warning: ", "was ended by the token cap with attempts left"):
         assert part in said, part
     table = json.loads((tmp_path / "out" / "eval.json").read_text())
     (figures,) = table["problem_sets"].values()

@@ -372,7 +372,7 @@ def test_rates_of_several_seeds_have_intervals_where_their_counts_were_kept(tmp_
     repeats = evidence.rates(arm, "s", "repeat_rate")
     assert list(repeats) == [2]  # nobody can repeat anything at the first attempt
     assert repeats[2].mean == evidence.overall_rate(arm, "s", "repeat_rate").mean == pytest.approx(0.2)
-    assert 0.05 < repeats[2].low < 0.1 and 0.3 < repeats[2].high < 0.4  # wider than the range of the seeds, 0.1 to 0.3
+    assert 0.01 < repeats[2].low < 0.1 and 0.3 < repeats[2].high < 0.45  # wider than the range of the seeds, 0.1 to 0.3
     assert evidence.rates(arm, "s", "conditional_success")[1].mean == 0.5
     assert evidence.attempts_used(arm, "s")[2].mean == 1.5
     assert evidence.tokens_per_solved(arm, "s")[2].mean == pytest.approx(12)

@@ -345,7 +345,8 @@ def _notes(table: Mapping[str, Any]) -> tuple[str, ...]:
     if gain := table.get("gain_power"):
         notes.append(f"Power of the gain: by the spread between accuracy and pass@{last} here, this set shows gains from {100 * gain['detectable']:.1f} points on; it takes {_needed(gain)}.")
     if table.get("set_aside"):
-        notes.append(f"{table['set_aside']} problems were set aside: their gold answer did not pass its own grader.")
+        one = table["set_aside"] == 1
+        notes.append(f"{table['set_aside']} problem{' was' if one else 's were'} set aside: {'its' if one else 'their'} gold answer did not pass its own grader.")
     return (*notes, *(f"Warning: {text}" for text in table.get("warnings") or ()))
 
 
