@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mulligan.errors import ConfigError, DataError, GraderError
-from mulligan.evaluation.attempts import ANSWERED_AGAIN, REPEATED, attempt_figures, rate_of, repeat_counts
+from mulligan.evaluation.attempts import ANSWERED_AGAIN, REPEATED, attempt_figures, headline_budget, rate_of, repeat_counts
 from mulligan.evaluation.compare import ratios
 from mulligan.evaluation.controls import COMPARED, FALSE_WRONG, budgets_played, control_faults, control_figures, curves_of, false_wrong
 from mulligan.evaluation.evaluation import Evaluation, Play
@@ -137,7 +137,7 @@ def evaluate(
     chosen, source, set_aside = _unpack(problems, name)
     ids = tuple(p.id for p in chosen)
     beside = {rival.label: rival.on(name, ids) for rival in rivals}
-    budget = _headline_budget(settings.budgets, trained_attempts)
+    budget = headline_budget(settings.budgets, trained_attempts)
     plays = _play_all(name, player, chosen, settings, budget, on_done)
     figures = _figures(name, settings, plays, budget, beside)
     return Evaluation(
@@ -159,7 +159,7 @@ def evaluate(
 
 
 def _figures(name: str, settings: _Settings, plays: Sequence[Play], budget: int, beside: Mapping[str, ProblemValues]) -> dict[str, Any]:
-    """Everything of an `Evaluation` that is computed from its dialogues. `budget`: `_headline_budget`; `beside`: the rivals' values on the same problems."""
+    """Everything of an `Evaluation` that is computed from its dialogues. `budget`: `headline_budget`; `beside`: the rivals' values on the same problems."""
     budgets, largest = settings.budgets, settings.largest
     rise = (1, budget) if budgets[0] == 1 and budget > 1 else None
     normal = {play.k: play.groups for play in plays if play.stage == "attempts"}
@@ -274,17 +274,11 @@ def _unpack(problems: ProblemSet | Sequence[Problem], name: str) -> tuple[tuple[
     return chosen, source, set_aside
 
 
-def _headline_budget(budgets: Sequence[int], trained_attempts: int | None) -> int:
-    """K, the budget for which single figures are given: the largest of training if it was evaluated and is not 1, else the largest that was. With more
-    attempts than it was trained for a model may do something else altogether."""
-    return trained_attempts if trained_attempts in budgets and trained_attempts is not None and trained_attempts != 1 else budgets[-1]
-
-
 # ------------------------------------------------------------------------------------------------------------- the dialogues
 
 
 def _play_all(name: str, player: Player, problems: tuple[Problem, ...], settings: _Settings, budget: int, on_done: OnDone | None) -> tuple[Play, ...]:
-    """Every dialogue of the evaluation: the normal ones, the controls (which may borrow from them), the samples. `budget`: `_headline_budget`.
+    """Every dialogue of the evaluation: the normal ones, the controls (which may borrow from them), the samples. `budget`: `headline_budget`.
 
     Raises:
         GraderError: after the dialogues with some number of attempts, if not one of them could be graded: before all that comes after them.

@@ -6,7 +6,7 @@ Every rate counts attempts, and its interval resamples problems (attempts of one
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -41,6 +41,12 @@ def parse_attempts(text: str) -> tuple[int, ...]:
             raise ConfigError(f"attempts: {text!r}: at most {MOST_ATTEMPTS} attempts can be evaluated; lower {high}")
         found.update(range(low, high + 1))
     return tuple(sorted(found))
+
+
+def headline_budget(budgets: Collection[int], trained: int | None) -> int:
+    """K, the budget for which single figures are given: the largest of training if it was evaluated and is not 1, else the largest that was. With more
+    attempts than it was trained for a model may do something else altogether."""
+    return trained if trained in budgets and trained is not None and trained != 1 else max(budgets, default=1)
 
 
 @dataclass(frozen=True, slots=True)

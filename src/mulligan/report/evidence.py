@@ -6,7 +6,7 @@ disagree. Over several seeds or sets they are made from values.parquet (`evaluat
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 
 from mulligan.evaluation import Interval
 from mulligan.evaluation.arms import Arm, arm_fingerprint, find_arm
-from mulligan.evaluation.attempts import ANSWERED_AGAIN, RATES, REPEATED
+from mulligan.evaluation.attempts import ANSWERED_AGAIN, RATES, REPEATED, headline_budget
 from mulligan.evaluation.compare import Floats, means, ratios, seed_means, share_kept
 from mulligan.evaluation.comparison import (
     ACCURACY,
@@ -132,7 +132,7 @@ class Evidence:
     def budget(self, arm: Arm, place: str) -> int:
         """The number of attempts that figures of an arm are given for where there is one of each: its trained budget; the largest that was evaluated if that
         one was not, or was 1."""
-        return budget_among(self.values(arm, ACCURACY, place), arm.trained_attempts)
+        return headline_budget(self.values(arm, ACCURACY, place), arm.trained_attempts)
 
     def rise(self, arm: Arm, place: str, k: int, start: int = 1) -> Interval | None:
         """accuracy@k - accuracy@start, paired within each model and problem; None without values per problem."""
@@ -493,11 +493,6 @@ def _tallied(arm: Arm, place: str) -> list[list[float]]:
 def whose_list(place: str) -> str:
     """What a fixed list of answers is one for: over several sets, and in a mixture, each has its own, since the question says which it is from."""
     return " for each set" if place in OVER_ALL else " for each part of the mixture" if " + " in place else ""
-
-
-def budget_among(measured: Collection[int], trained: int | None) -> int:
-    """Of the numbers of attempts that were measured the one that a single figure is given for: see `Evidence.budget`."""
-    return trained if trained in measured and trained is not None and trained != 1 else max(measured, default=1)
 
 
 def _aligned(sides: Sequence[tuple[Arm, Measure]], names: Sequence[str], ks: Sequence[int]) -> list[list[Floats]] | None:

@@ -8,9 +8,10 @@ from typing import Any
 
 from mulligan.evaluation import Interval
 from mulligan.evaluation.arms import Arm
+from mulligan.evaluation.attempts import headline_budget
 from mulligan.evaluation.comparison import ACCURACY, GAIN, OVER_ALL, PASS, TOKENS, Measure
 from mulligan.report.chart import Chart, Curve, Panel
-from mulligan.report.evidence import SAMPLERS, Evidence, budget_among, strongest, whose_list
+from mulligan.report.evidence import SAMPLERS, Evidence, strongest, whose_list
 from mulligan.report.power import power, power_against
 from mulligan.report.tables import NOTHING, TextTable, attempts_text, number, per_solved, percent, plain, points, tenths
 from mulligan.tasks.builtin.strategies import BEST, LIST
@@ -275,7 +276,7 @@ def controls_section(evidence: Evidence) -> Section | None:
 
 def _control_row(evidence: Evidence, arm: Arm, place: str, control: str) -> tuple[str, ...]:
     accuracy, difference = evidence.control_accuracy(arm, place, control), evidence.control_difference(arm, place, control)
-    k = budget_among(accuracy, evidence.head.trained_attempts)  # of all arms the head's, so that their rows can be compared
+    k = headline_budget(accuracy, evidence.head.trained_attempts)  # of all arms the head's, so that their rows can be compared
     gain = evidence.control_gain(arm, place, control)
     cells = (str(k), percent(accuracy.get(k)), points(difference.get(k)), percent(evidence.kept(arm, place, control, k)), points(gain.get(k)))
     return (place, arm.label, _control(control), *cells)
