@@ -99,7 +99,9 @@ def test_the_rise_ends_at_the_trained_budget():
     assert rise((1, 2, 5, 7), 3) == (1, 7)
     assert rise((1, 3), 1) == (1, 3)
     assert rise((1,), 5) is None
-    assert rise((2, 3), 3) is None
+    assert rise((2, 3), 3) == (2, 3)  # from the fewest that were evaluated
+    assert rise((2, 3), 2) is None  # trained with the fewest: nothing to rise from
+    assert rise((3,), 3) is None
 
 
 def test_a_small_set_says_what_it_could_show():

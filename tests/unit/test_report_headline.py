@@ -40,6 +40,7 @@ def findings(**changes):
         ({"blind": iv(-0.01)}, "not clearly by reading its failures", "partly"),
         ({"kept": iv(0.9)}, "mostly by a retry schedule", "partly"),
         ({"kept": iv(0.53)}, "not clearly by reading its failures", "partly"),
+        ({"kept": None}, "what share of the rise is left then is not known", "partly"),
         ({"kept": iv(0.3, 0.25)}, "not clearly by reading its failures", "partly"),
         ({"kept": iv(0.3, 0.15)}, "The model learns from its failures", "yes"),
         ({"others": iv(-0.03), "counted": iv(0.95, 0.3), "counted_gain": iv(0.05)}, "with another problem's it does as well", "partly"),
@@ -81,12 +82,12 @@ def test_sentences_carry_the_figures_and_say_nulls_plainly():
     assert "solves 50.0 %, more than the dialogues do: -20.0 points" in _sentences(findings(gain=iv(-0.2)))[1]
 
 
-def controlled(tmp_path, more=None, **kept):
-    """An arm that goes from 25 to 75 % of 200 problems with three attempts, of which a control keeps so much."""
+def controlled(tmp_path, more=None, fewest=1, **kept):
+    """An arm that goes from 25 to 75 % of 200 problems from the fewest attempts evaluated to three, of which a control keeps so much."""
     first, last = np.arange(200) % 4 == 0, np.arange(200) % 4 != 3
-    quantities = {"solved": {1: first, 3: last}, "passed": {1: [0.25] * 200, 3: [0.3] * 200}}
+    quantities = {"solved": {fewest: first, 3: last}, "passed": {fewest: [0.25] * 200, 3: [0.3] * 200}}
     for control, share in kept.items():
-        quantities[f"solved:{control}"] = {1: first, 3: np.where(np.arange(200) < 200 * share, last, first)}
+        quantities[f"solved:{control}"] = {fewest: first, 3: np.where(np.arange(200) < 200 * share, last, first)}
     table = {"controls": {control: {"accuracy": {}, "difference": {}} for control in kept}}
     write_run(tmp_path / "m")
     write_evaluation(tmp_path / "m", {"one": quantities, "two": quantities}, more=table | (more or {}))
@@ -100,6 +101,13 @@ def test_what_every_control_keeps_is_a_caveat(tmp_path):
     assert "Shown the failed attempts of another problem it keeps 80.0 % [7" in text and "(+35.0 points [" in text
     assert "Asked again without a verdict it keeps 60.0 % [5" in text
     assert "cannot see its earlier attempts" not in text and "other_history" not in text
+
+
+@pytest.mark.parametrize("fewest", [1, 2])
+def test_a_retry_schedule_is_seen_whatever_the_fewest_attempts(tmp_path, fewest):
+    headline = make_headline(controlled(tmp_path, fewest=fewest, history_blind=0.8))
+    assert "mostly by a retry schedule" in headline.verdict
+    assert headline.caveats[0].startswith("A model that cannot see its earlier attempts keeps 80.0 % [7")
 
 
 def test_problems_that_are_trained_on_are_a_caveat(tmp_path):

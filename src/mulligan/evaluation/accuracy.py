@@ -161,7 +161,7 @@ def evaluate(
 def _figures(name: str, settings: _Settings, plays: Sequence[Play], budget: int, beside: Mapping[str, ProblemValues]) -> dict[str, Any]:
     """Everything of an `Evaluation` that is computed from its dialogues. `budget`: `headline_budget`; `beside`: the rivals' values on the same problems."""
     budgets, largest = settings.budgets, settings.largest
-    rise = (1, budget) if budgets[0] == 1 and budget > 1 else None
+    rise = (budgets[0], budget) if budget > budgets[0] else None
     normal = {play.k: play.groups for play in plays if play.stage == "attempts"}
     rollouts = {k: [g.rollouts[0] for g in normal.get(k, normal[largest])] for k in budgets}
     curves, repeats = curves_of(normal, budgets), repeat_counts(rollouts)

@@ -44,7 +44,7 @@ def control_faults(controls: Sequence[str], attempts: Sequence[int]) -> list[str
 @dataclass(frozen=True, slots=True, eq=False)
 class ControlFigures:
     """One control beside the normal dialogues. `difference` is control - normal, paired over problems; `gain_kept` the share of the
-    normal rise from 1 to K attempts that is left, None where that rise is not clear of zero or K is 1."""
+    normal `rise` that is left, None where that is not clear of zero, or K alone was evaluated."""
 
     accuracy: Mapping[int, Interval]
     difference: Mapping[int, Interval]
@@ -81,7 +81,7 @@ class FalseWrong:
 
 
 def control_figures(control: Curves, normal: Curves, rise: tuple[int, int] | None) -> ControlFigures:
-    """`rise`: the two numbers of attempts, 1 and K, between which the gain is counted; None: it is not."""
+    """`rise`: the two numbers of attempts, the fewest and K, between which the gain is counted; None: it is not."""
     return ControlFigures(
         accuracy=means_of(control.solved),
         difference=differences_of(control.solved, normal.solved),

@@ -36,7 +36,7 @@ class Evaluation:
     budget, counted up to attempt k: cheaper, and the model was told a larger budget than k). `gain` is accuracy minus pass@k of the
     same model at equal k, paired over problems. `trained_attempts` is the largest budget of training, None where it is not known;
     `attempts_budget` is K, that budget or else the largest evaluated: rates by attempt and the false "wrong" come from the dialogues with it.
-    `rise` are the numbers of attempts 1 and K between which the controls' shares and the power are counted, None without two of them.
+    `rise` are the numbers of attempts, the fewest evaluated (nearly always 1) and K, between which the controls' shares and the power are counted, None without two of them.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Evaluation:
     controls: Mapping[str, ControlFigures]
     false_wrong: FalseWrong | None
     power: Power | None
-    """Of the rise from 1 to K attempts."""
+    """Of `rise`."""
     gain_power: Power | None
     """Of the gain with K attempts, accuracy - pass@k."""
     rivals: Mapping[str, RivalFigures]

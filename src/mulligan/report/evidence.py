@@ -134,6 +134,12 @@ class Evidence:
         one was not, or was 1."""
         return headline_budget(self.values(arm, ACCURACY, place), arm.trained_attempts)
 
+    @property
+    def fewest(self) -> str:
+        """The number of attempts from which a rise is counted, in words: 1, unless an arm was not evaluated with one."""
+        starts = {min(accuracy) for arm in self.evaluated for name in arm.problem_sets if (accuracy := self.values(arm, ACCURACY, name))}
+        return "1" if starts <= {1} else "the fewest"
+
     def rise(self, arm: Arm, place: str, k: int, start: int = 1) -> Interval | None:
         """accuracy@k - accuracy@start, paired within each model and problem; None without values per problem."""
         return self.rises(arm, place, [k], start).get(k)
@@ -450,16 +456,16 @@ class Evidence:
         """control - the arm's own pass@k, paired over problems: what is left of the gain over drawing again. Empty without samples, or values per problem."""
         return self._control(arm, place, control, minus=PASS)
 
-    def kept(self, arm: Arm, place: str, control: str, k: int) -> Interval | None:
-        """The share of the rise from 1 to k attempts that is left under the control; None where there is no clear rise."""
-        if len(arm.members) == 1 and place not in OVER_ALL and arm.members[0].problem_sets[place].get("rise") == [1, k]:
+    def kept(self, arm: Arm, place: str, control: str, k: int, start: int = 1) -> Interval | None:
+        """The share of the rise from `start` to k attempts that is left under the control; None where there is no clear rise."""
+        if len(arm.members) == 1 and place not in OVER_ALL and arm.members[0].problem_sets[place].get("rise") == [start, k]:
             kept = self.table(arm, place, "controls")[0][control].get("gain_kept")
             return Interval.from_json(kept) if kept and kept.get("mean") is not None else None
         names = self._names(place)
         under: Measure = ((f"solved:{control}", 1.0),)
-        if not arm.has_values or not {1, k} <= set(shared_ks([(arm, ACCURACY), (arm, under)], names)):
+        if not arm.has_values or not {start, k} <= set(shared_ks([(arm, ACCURACY), (arm, under)], names)):
             return None
-        if not (sides := _aligned([(arm, ACCURACY), (arm, under)], names, [1, k])):
+        if not (sides := _aligned([(arm, ACCURACY), (arm, under)], names, [start, k])):
             return None
         return share_kept([np.concatenate(pair, axis=2) for pair in zip(*sides, strict=True)], weighting=OVER_ALL.get(place, "questions"))
 

@@ -147,7 +147,7 @@ def find(evidence: Evidence) -> Findings | None:
         rivals |= {f"{label} on {name}": difference for (label, name), difference in of_sets.items()}
         given += [f"{label} on {name}" for label, name in of_sets if label not in known]
     played = evidence.controls(arm, place)
-    kept = {name: evidence.kept(arm, place, name, k) for name in ("history_blind", "other_history", "verdict_hidden") if name in played}
+    kept = {name: evidence.kept(arm, place, name, k, min(accuracy)) for name in ("history_blind", "other_history", "verdict_hidden") if name in played}
     return Findings(
         label=arm.label,
         place=place,
@@ -202,6 +202,8 @@ def _verdict(found: Findings) -> tuple[str, Tone]:
         return "The model gains more than by drawing again from itself, but not clearly more than every rival does", "partly"
     if found.blind is None:
         return "The model gains more than by drawing again", "partly"
+    if found.kept is None and found.blind.high < 0:
+        return "The model gains more than by drawing again, and less when it cannot see its failures; what share of the rise is left then is not known", "partly"
     if found.kept is not None and found.kept.low >= MUCH and found.blind.high < 0:
         return "The model gains more than by drawing again, but mostly by a retry schedule, not by reading its failures", "partly"
     if found.blind.high >= 0 or (found.kept is not None and found.kept.high >= MUCH):

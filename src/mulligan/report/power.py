@@ -12,12 +12,13 @@ from mulligan.report.evidence import Evidence
 
 
 def power(evidence: Evidence, arm: Arm, place: str, of: Literal["rise", "gain"]) -> list[Mapping[str, Any]]:
-    """Of the rise from 1 to K attempts, or of the gain over the seed's own pass@K."""
+    """Of the rise from the fewest attempts evaluated to K, or of the gain over the seed's own pass@K."""
     k = evidence.budget(arm, place)
-    key, bottom = ("power", (ACCURACY, 1)) if of == "rise" else ("gain_power", (PASS, k))
+    start = min(evidence.values(arm, ACCURACY, place))
+    key, bottom = ("power", (ACCURACY, start)) if of == "rise" else ("gain_power", (PASS, k))
     found = []
     for seed in arm.seeds():
-        said = evidence.table(seed, place, key) if all(rise in (None, [1, k]) for rise in evidence.table(seed, place, "rise")) else []
+        said = evidence.table(seed, place, key) if all(rise in (None, [start, k]) for rise in evidence.table(seed, place, "rise")) else []
         found += said or _between(place, seed, k, seed, bottom)
     return found
 

@@ -265,7 +265,7 @@ def controls_section(evidence: Evidence) -> Section | None:
         for where in evidence.places:
             rows += [_control_row(evidence, arm, where, c) for c in evidence.controls(arm, where)]
     headers = ("problems", "arm", "control", "k", "accuracy, %", "− normal, points", "share of the rise kept, %", "− own pass@k, points")
-    note = "Share of the rise kept: of that from 1 to k attempts; – where there is no clear rise. − own pass@k: whether the control still beats drawing again; – where no samples were drawn."
+    note = f"Share of the rise kept: of that from {evidence.fewest} to k attempts; – where there is no clear rise. − own pass@k: whether the control still beats drawing again; – where no samples were drawn."
     tables = [TextTable("Accuracy under each control", headers, tuple(rows), (note,), labels=3), *told_wrong]
     text = (
         "The same model plays the same problems with a part of the dialogue taken away. What is kept without sight of the failed attempts is the work of a retry schedule, not of learning from failure.",
@@ -278,7 +278,7 @@ def _control_row(evidence: Evidence, arm: Arm, place: str, control: str) -> tupl
     accuracy, difference = evidence.control_accuracy(arm, place, control), evidence.control_difference(arm, place, control)
     k = headline_budget(accuracy, evidence.head.trained_attempts)  # of all arms the head's, so that their rows can be compared
     gain = evidence.control_gain(arm, place, control)
-    cells = (str(k), percent(accuracy.get(k)), points(difference.get(k)), percent(evidence.kept(arm, place, control, k)), points(gain.get(k)))
+    cells = (str(k), percent(accuracy.get(k)), points(difference.get(k)), percent(evidence.kept(arm, place, control, k, min(accuracy, default=1))), points(gain.get(k)))
     return (place, arm.label, _control(control), *cells)
 
 
@@ -442,7 +442,7 @@ def power_section(evidence: Evidence) -> Section | None:
         return None
     text.append("Where hardly a problem differs from the others, an interval reaches out to the share of unlike problems that a set of this size can miss (Wilson's bound).")
     headers = ("problems", "arm", "of", "number", "needed for 3 points", "needed for 5 points", "smallest that can be shown, points")
-    note = "Rise: from 1 to K attempts. Gain: accuracy with K attempts − its own pass@K, or another's. Paired over problems of one seed: shown in 80 % of the cases at the 5 % level, two-sided. A seed in which it is the same for every problem says nothing, and is left out."
+    note = f"Rise: from {evidence.fewest} to K attempts. Gain: accuracy with K attempts − its own pass@K, or another's. Paired over problems of one seed: shown in 80 % of the cases at the 5 % level, two-sided. A seed in which it is the same for every problem says nothing, and is left out."
     return Section("power", "What these problem sets can show", tuple(text), (), (TextTable("Power", headers, tuple(rows), (note,), labels=3),))
 
 
