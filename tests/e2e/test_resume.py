@@ -22,7 +22,7 @@ from mulligan.cli.training import to_toml
 from mulligan.config import Recipe
 from mulligan.display import Display
 from mulligan.errors import RunError
-from mulligan.evaluation.kept import UNFINISHED
+from mulligan.evaluation.values import UNFINISHED
 from mulligan.jobs import Job, evaluate_job, train_job
 from mulligan.rollout import Player
 from mulligan.train import train

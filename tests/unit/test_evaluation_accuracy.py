@@ -221,6 +221,9 @@ def test_repeats_compare_normalised_answers():
     assert normalise_answer("\\leftarrow") == "\\leftarrow"
     assert normalise_answer("A") != normalise_answer("a")
     assert normalise_answer(".") == "."
+    assert normalise_answer(" x  +\n1 . ") == normalise_answer("$x+1$") == "x+1"
+    assert normalise_answer("1 23") != normalise_answer("12 3")
+    assert normalise_answer(" red \n blue") == normalise_answer("red blue") == "red blue"
 
 
 def test_ungradable_dialogues_are_left_out_and_counted():

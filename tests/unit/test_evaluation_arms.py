@@ -10,6 +10,7 @@ from mulligan.errors import ConfigError, RunError
 from mulligan.evaluation.arms import evaluations_on_the_way, find_arm, read_arms, read_member
 from mulligan.evaluation.comparison import ACCURACY, MEAN_OF_SETS, PASS, aligned, compare, comparison_warnings, shared_ks, shared_seeds
 from mulligan.evaluation.power import power_of
+from mulligan.evaluation.values import UNFINISHED
 from mulligan.runlog import RunFolder
 
 N = 120
@@ -478,3 +479,13 @@ def test_the_evaluation_at_the_end_is_the_last_one_on_the_way(tmp_path):
     found = evaluations_on_the_way(RunFolder.open(tmp_path / "with"))
     assert {step: member.problem_sets["s"]["accuracy"]["1"]["mean"] for step, member in found.items()} == pytest.approx({4: 1 / 3, 6: 2 / 3})
     assert evaluations_on_the_way(RunFolder.open(tmp_path / "without")) == {}
+
+
+def test_an_evaluation_that_was_begun_beside_the_runs_own_is_told(tmp_path):
+    run = write_run(tmp_path / "m")
+    write_evaluation(run.path, {"s": {"solved": {1: [0, 1] * 100}}})
+    (tmp_path / "m" / "eval" / UNFINISHED).mkdir(parents=True)
+    text = "\n".join(comparison_warnings(read_arms([str(run.path)])))
+    assert f"{tmp_path / 'm' / 'eval'}: this evaluation was not finished, and what stands here is the one at the end of training" in text
+    write_evaluation(run.path / "eval", {"s": {"solved": {1: [0, 1] * 100}}})  # whole, and another one begun in its folder
+    assert "not finished" not in "\n".join(comparison_warnings(read_arms([str(run.path)])))

@@ -9,7 +9,7 @@ from fake_dialogues import FakePlayer, problem
 from mulligan.config import parse_recipe
 from mulligan.errors import RunError
 from mulligan.evaluation import KeptPlays, dialogue_table, evaluate
-from mulligan.evaluation.kept import UNFINISHED
+from mulligan.evaluation.values import UNFINISHED
 from mulligan.types import Group, Verdict
 
 PROBLEMS = [problem(i) for i in range(12)]

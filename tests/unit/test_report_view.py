@@ -61,7 +61,12 @@ def test_the_evaluation_at_the_end_is_that_of_reports_and_other_folders_are_none
     own = place(".")
     assert [(s.path, s.after) for s in find_sources(tmp_path)] == [(own, None)]
     on_the_way, asked_for = place("eval_000020"), place("eval")
+    assert [(s.path, s.after) for s in find_sources(tmp_path)] == [(on_the_way, 20), (own, None)], "of an evaluation that is not whole there is no report"
+    (tmp_path / "recipe.json").write_text("{}")  # a run
+    (tmp_path / "eval" / "eval.json").write_text("{}")
     assert [(s.path, s.after) for s in find_sources(tmp_path)] == [(on_the_way, 20), (asked_for, None)]
+    asked_for.unlink()
+    assert [(s.path, s.after) for s in find_sources(tmp_path)] == [(on_the_way, 20)], "another evaluation's dialogues would not be those of its figures"
 
 
 def test_a_folder_without_dialogues_names_those_inside_it(run, tmp_path):

@@ -170,11 +170,14 @@ def repeats_of(attempts: Sequence[Attempt]) -> list[bool]:
 
 
 def normalise_answer(text: str) -> str:
-    """The answer's identity for counting repeats: white space, dollar signs, a closing full stop and LaTeX spacing do not count.
+    """The answer's identity for counting repeats: dollar signs, a closing full stop, LaTeX spacing and white space do not count, but that white space
+    which stands between two words or numbers: `1 23` is not `12 3`.
 
     Purely textual on purpose: 1/2 and 0.5 count as different attempts, so the repeat rate is a lower bound.
     """
-    bare = re.sub(r"\\[,;:! ]|\\left(?![a-z])|\\right(?![a-z])|[\s$]", "", text)
+    bare = re.sub(r"\\[,;:! ]|\\left(?![a-z])|\\right(?![a-z])|\$", "", text)
+    bare = re.sub(r"(?<=\w)\s+(?=\w)", " ", bare)
+    bare = re.sub(r"(?<!\w)\s+|\s+(?!\w)", "", bare)
     return bare.removesuffix(".") or text.strip()
 
 

@@ -17,6 +17,7 @@ from mulligan.evaluation.faults import COUNTED, FEW, SMALL_SET, few
 from mulligan.evaluation.intervals import Interval
 from mulligan.evaluation.power import Power, power_of
 from mulligan.evaluation.results import OF_NO_WEIGHT
+from mulligan.evaluation.values import begun_evaluation
 
 Measure = tuple[tuple[str, float], ...]
 """A sum over quantities of values.parquet, each with its sign."""
@@ -276,7 +277,13 @@ def comparison_warnings(arms: Sequence[Arm]) -> list[str]:
         found.append(
             f"fewer than {MIN_SEEDS} seeds: {', '.join(few)}; so few say little of another training run, and one says nothing of it"
         )
-    return [*found, *_set_warnings(arms)]
+    return [*found, *_unfinished_warnings(arms), *_set_warnings(arms)]
+
+
+def _unfinished_warnings(arms: Sequence[Arm]) -> list[str]:
+    """Runs whose figures are those that training left, although another evaluation was begun."""
+    runs = [m.folder for arm in arms for m in arm.members if m.run is not None and m.folder == m.run.path]
+    return [f"{begun}: this evaluation was not finished, and what stands here is the one at the end of training: the same command goes on with it" for run in runs if (begun := begun_evaluation(run))]
 
 
 def _set_warnings(arms: Sequence[Arm]) -> list[str]:

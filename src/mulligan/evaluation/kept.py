@@ -25,13 +25,11 @@ from mulligan.config import Recipe, dump_recipe
 from mulligan.errors import RunError
 from mulligan.evaluation.accuracy import OnDone, Player
 from mulligan.evaluation.results import OF_NO_WEIGHT
+from mulligan.evaluation.values import UNFINISHED
 from mulligan.grading.cache import GRADER_VERSION
 from mulligan.sampling import SamplingParams
 from mulligan.transcripts import SCHEMA, read_rollouts, rollout_of, rollout_table, write_table
 from mulligan.types import Group, Problem
-
-UNFINISHED = ".unfinished"
-"""The folder, in that of the evaluation."""
 
 WAVES = 16
 """How many times as many dialogues a piece has as are sampled at once: towards its end rows stand empty, which more pieces would make dear."""

@@ -30,6 +30,8 @@ from mulligan.transcripts import as_utf8
 
 VALUES = "values.parquet"
 EVAL_JSON = "eval.json"
+UNFINISHED = ".unfinished"
+"""A folder in that of an evaluation that is not whole yet: what it has played (`evaluation.kept`)."""
 
 Values = NDArray[np.float64]
 """One value per problem, `_P`; NaN where there is none."""
@@ -123,6 +125,12 @@ def folder_of_evaluation(folder: str | Path) -> Path:
     """Where the evaluation lies that a folder stands for: of a run RUN/eval (`mulligan eval`) if it is there, else the run's own, in RUN itself."""
     folder = Path(folder)
     return folder / "eval" if RunFolder.holds_run(folder) and (folder / "eval" / EVAL_JSON).is_file() else folder
+
+
+def begun_evaluation(run: Path) -> Path | None:
+    """RUN/eval where an evaluation was begun and stopped before it was whole, so that the run's own, which training left, stands in its place; else None."""
+    begun = run / "eval"
+    return begun if (begun / UNFINISHED).is_dir() and not (begun / EVAL_JSON).is_file() else None
 
 
 def read_values(folder: str | Path) -> dict[str, ProblemValues]:

@@ -21,6 +21,7 @@ from mulligan import __version__
 from mulligan.errors import ConfigError, RunError
 from mulligan.evaluation import read_evaluation
 from mulligan.evaluation.arms import ON_THE_WAY
+from mulligan.evaluation.values import folder_of_evaluation
 from mulligan.report.dialogues import CHUNK, Vocabulary, dialogue_index, text_block, token_block
 from mulligan.report.page import asset, build_page
 from mulligan.report.words import Words, find_words
@@ -68,8 +69,8 @@ def find_sources(path: str | Path) -> list[Source]:
         raise RunError(f"{path}: no such file or folder; name a run folder, an evaluation's folder or a .parquet file of dialogues")
     found = [Source(file) for file in sorted((path / "rollouts").glob("*.parquet"))]
     found += [Source(file, after) for file in sorted(path.glob("eval_*/dialogues.parquet")) if (after := _steps_before(file.parent)) is not None]
-    at_end = (path / "eval" / "dialogues.parquet", path / "dialogues.parquet")
-    found += [Source(file, _steps_before(path)) for file in at_end if file.is_file()][:1]
+    at_end = folder_of_evaluation(path) / "dialogues.parquet"
+    found += [Source(at_end, _steps_before(path))] if at_end.is_file() else []
     found = found or [Source(file) for file in sorted(path.glob("*.parquet")) if file.name != "values.parquet"]
     if not found:
         inside = sorted({file.parent.parent for file in path.glob("*/rollouts/*.parquet")} | {file.parent for file in path.glob("*/dialogues.parquet")})
