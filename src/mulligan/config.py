@@ -173,7 +173,7 @@ class GraderConfig(Section):
     memory_mb: int = Field(default=1024, ge=64, description="megabytes that one answer may take (Linux)")
     code: bool = Field(default=False, description="allow problems whose answer is code, which is run in a sandbox (bubblewrap)")
     code_deadline: float = Field(default=10.0, gt=0, description="seconds per answer that is code, all its tests together")
-    max_failure_rate: float = Field(default=0.01, ge=0, le=1, description="the run stops when more of the verdicts than this are ungradable")
+    max_failure_rate: float = Field(default=0.01, ge=0, le=1, description="the run stops when more of the verdicts than this are ungradable, or when a feedback function raises on more of the failed attempts than this")
 
     @field_validator("format")
     @classmethod

@@ -28,10 +28,10 @@ from mulligan.grading import Grader, make_grader
 from mulligan.learning.logits import most_logits
 from mulligan.model import autocast_of, check_int8, context_and_parameters, load_tokenizer, resolve_device
 from mulligan.model.tiny import tiny_tokenizer
-from mulligan.protocol import FEEDBACK_MODES, Protocol
+from mulligan.protocol import Protocol
 from mulligan.rollout import Player
 from mulligan.tasks import ProblemSet, SetAside, ceilings, demonstrator, grade_answer, load_problems, self_check
-from mulligan.types import Problem, Rollout, VerdictKind
+from mulligan.types import Attempt, Problem, Rollout, StopReason, VerdictKind
 from mulligan.warmup import read_dialogues
 
 T = TypeVar("T")
@@ -46,6 +46,8 @@ class Plan:
     eval_sets: tuple[ProblemSet, ...]
     parameters: int
     longest_prompt: int
+    doubts: tuple[str, ...] = ()
+    """On what made-up answers the feedback function failed."""
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -59,7 +61,7 @@ class Plan:
     def remarks(self) -> list[str]:
         """What a careful reader of the results would want to know about the problems."""
         found = [f"{s.source}: {s.unchecked} problems have no gold answer to check" for s in (self.train_set, *self.eval_sets) if s.unchecked]
-        return [*found, *(text for chosen in self.eval_sets if (text := not_held_out(chosen, self.problems)))]
+        return [*self.doubts, *found, *(text for chosen in self.eval_sets if (text := not_held_out(chosen, self.problems)))]
 
     @property
     def data_hashes(self) -> dict[str, str]:
@@ -167,9 +169,7 @@ def shown_fields(protocol: Protocol) -> frozenset[str] | None:
     """The verdict's fields that feedback can show; None where a function writes it, which may show any. Attempts without a history see no feedback."""
     if protocol.config.history == "none":
         return frozenset()
-    feedback = protocol.config.feedback
-    written = feedback not in FEEDBACK_MODES and "{" not in feedback and not any(c.isspace() for c in feedback)
-    return None if written else frozenset(protocol.feedback_fields)
+    return None if protocol.feedback_is_function else frozenset(protocol.feedback_fields)
 
 
 def make_plan(recipe: Recipe) -> Plan:
@@ -208,9 +208,10 @@ def make_plan(recipe: Recipe) -> Plan:
     train_set = attempt(lambda: load_checked(recipe.problems.train, recipe.problems.limit, recipe.seed, grader)) if grader else None
     eval_sets = [attempt(lambda s=s: load_checked(s, recipe.eval.limit or None, recipe.seed, grader)) for s in recipe.problems.eval] if grader else []
     faults += [ConfigError(f"problems.eval: {s} is given twice: drop one") for s, n in Counter(recipe.problems.eval).items() if n > 1]
+    doubts: list[str] = []
     for problems in [train_set, *eval_sets]:
         if protocol and grader and problems:
-            attempt(lambda p=problems: check_feedback(protocol, p, grader))  # type: ignore[misc]
+            doubts += attempt(lambda p=problems: check_feedback(protocol, p, grader)) or []  # type: ignore[misc]
     longest = 0
     if protocol and chat and shape and not faults:
         for problems in [train_set, *eval_sets]:
@@ -224,7 +225,7 @@ def make_plan(recipe: Recipe) -> Plan:
     if faults:
         raise ConfigError([line for fault in faults for line in str(fault).splitlines()])
     assert train_set is not None and shape is not None
-    return Plan(recipe, train_set, tuple(s for s in eval_sets if s is not None), shape.parameters, longest)
+    return Plan(recipe, train_set, tuple(s for s in eval_sets if s is not None), shape.parameters, longest, tuple(dict.fromkeys(doubts)))
 
 
 def load_checked(source: str, limit: int | None, seed: int, grader: object) -> ProblemSet:
@@ -240,22 +241,45 @@ def load_checked(source: str, limit: int | None, seed: int, grader: object) -> P
     return problems
 
 
-def check_feedback(protocol: Protocol, problems: ProblemSet, grader: Grader) -> None:
-    """Try the feedback template on a real wrong verdict of each source: only the grader knows which fields its verdicts have.
+def check_feedback(protocol: Protocol, problems: ProblemSet, grader: Grader) -> list[str]:
+    """Try the feedback template, or function, on a real wrong verdict of each source: only the grader knows which fields its verdicts have.
+
+    Returns what the function failed with. That is no fault yet: a made-up answer may lack what it finds in every real attempt.
 
     Raises:
         ConfigError: the template names a field that they do not have.
     """
-    if not protocol.feedback_fields:
-        return
+    doubts: list[str] = []
+    called = protocol.feedback_is_function and protocol.config.history != "none"
+    if not protocol.feedback_fields and not called:
+        return doubts
     for source in dict.fromkeys(p.source for p in problems):
         problem, *others = (p for p in problems if p.source == source)
         wrong = list(dict.fromkeys(p.answer for p in others if p.answer and p.answer != problem.answer))[:20]
         for answer in [*wrong, "0", "1"]:
             verdict = asyncio.run(grade_answer(grader, problem, answer))
             if verdict.kind is VerdictKind.WRONG:
-                protocol.check_feedback_fields(verdict.fields)
+                made_up = Attempt(1, 0, 0, f"\\boxed{{{answer}}}", StopReason.END_OF_TURN, verdict)
+                if not called:
+                    protocol.check_feedback_fields(verdict.fields)
+                elif failure := feedback_failure(protocol, problem, made_up):
+                    doubts.append(failure)
                 break
+    return doubts
+
+
+def feedback_failure(protocol: Protocol, problem: Problem, attempt: Attempt) -> str | None:
+    """What the feedback function failed with after a made-up first attempt of two; None if it did not."""
+    try:
+        protocol.feedback(problem, [attempt], 1)
+    except MulliganError as error:  # it returned no text
+        return f"{error} (tried on the made-up answer {attempt.text!r})"
+    except Exception as error:  # a user's function may fail in any way
+        return (
+            f"protocol.feedback = {protocol.config.feedback!r} raised {type(error).__name__}: {error} on the made-up answer {attempt.text!r}: "
+            "a dialogue where it raises is broken, and too many of them stop the run"
+        )
+    return None
 
 
 def write_set_aside(folder: Path, sets: Sequence[ProblemSet]) -> None:

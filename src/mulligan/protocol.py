@@ -15,6 +15,7 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
+import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
@@ -162,6 +163,11 @@ class Protocol:
             return frozenset()
         return _names(self.config.feedback).difference(_OWN_FIELDS)
 
+    @property
+    def feedback_is_function(self) -> bool:
+        """Whether the feedback is written by an entry point."""
+        return _ENTRY_POINT.fullmatch(self.config.feedback) is not None
+
     def check_feedback_fields(self, fields: Mapping[str, str]) -> None:
         """Raises ConfigError if the feedback template names a field that neither a verdict with `fields` nor the protocol has."""
         if faults := _unknown_fields(self.config.feedback, [*_OWN_FIELDS, *fields], "protocol.feedback"):
@@ -295,6 +301,12 @@ def _load_function(text: str) -> FeedbackFunction:
         target = getattr(target, name)
     if not callable(target):
         raise ConfigError(f"{where} is a {type(target).__name__}, not a function; name a function(problem, attempts, attempts_left) -> str")
+    try:
+        inspect.signature(target).bind(None, None, None)
+    except TypeError as error:
+        raise ConfigError(f"{where} cannot be called with three arguments ({error}); name a function(problem, attempts, attempts_left) -> str") from None
+    except ValueError:
+        pass  # a built-in that does not tell its parameters
     return cast(FeedbackFunction, target)
 
 

@@ -34,11 +34,10 @@ class Slot:
 
 
 def require_unbroken(groups: Sequence[Group], step: int) -> None:
-    """Raises RunError if every dialogue broke: that is the recipe's fault, or a grader's, not a dialogue's."""
+    """Raises RunError if every dialogue broke: that is the feedback function's fault, not a dialogue's."""
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     if rollouts and all(rollout.error for rollout in rollouts):
-        raise RunError(f"every dialogue of step {step} broke, the first with: {rollouts[0].error}")
-
+        raise RunError(f"every dialogue of step {step} broke, the first with: {rollouts[0].error}; mend protocol.feedback")
 
 
 class Player:

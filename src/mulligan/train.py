@@ -27,7 +27,7 @@ from mulligan.runtime.local import LocalWorkers
 from mulligan.transcripts import rollout_table, write_table
 from mulligan.types import Group, Outcome, Problem
 
-NEW_STATE: dict[str, Any] = {"step": 0, "tokens": 0, "seconds": 0.0, "graded": 0, "ungradable": 0}
+NEW_STATE: dict[str, Any] = {"step": 0, "tokens": 0, "seconds": 0.0, "graded": 0, "ungradable": 0, "answered": 0, "broken": 0}
 
 
 def train(recipe: Recipe, out: Path, *, resume: bool = False, display: Display | None = None) -> Path:
@@ -37,6 +37,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, display: Display |
         ConfigError, DataError, ModelError, ContextOverflow: found before anything heavy is loaded.
         RunError: the folder holds a run already (without `resume`) or none (with it).
         GraderError: more than `grader.max_failure_rate` of the verdicts are failures of the grader itself.
+        RunError, too: every dialogue of a step broke, or the feedback function raised on more than that share of the failed attempts.
     """
     plan = make_plan(recipe)
     with _open_to_go_on(out, recipe) if resume else RunFolder.create(out, recipe, data_hashes=plan.data_hashes) as run:
@@ -62,7 +63,8 @@ def _train(recipe: Recipe, run: RunFolder, plan: Plan, display: Display, *, resu
                 sampled = time.monotonic()
                 try:
                     _check_grader(state, groups, recipe, step)
-                except GraderError:  # the evidence is in this step's dialogues
+                    _check_feedback(state, groups, recipe, step)
+                except (GraderError, RunError):  # the evidence is in this step's dialogues
                     write_table(run.rollout_path(step), rollout_table(groups, stage="train", step=step))
                     raise
                 # With max_tokens the run ends by tokens, and `steps` is only what the schedule's warm-up and decay are counted in.
@@ -131,12 +133,30 @@ def _check_grader(state: dict[str, Any], groups: Sequence[Group], recipe: Recipe
     failed = [a.verdict.reason for a in attempts if a.outcome is Outcome.UNGRADABLE]
     state["graded"] += len(attempts)
     state["ungradable"] += len(failed)
-    allowed = recipe.grader.max_failure_rate
-    if failed and state["ungradable"] > max(allowed * state["graded"], 1 if allowed else 0):
+    if failed and _too_many(state["ungradable"], state["graded"], recipe):
         raise GraderError(
             f"step {step}: the grader failed on {state['ungradable']} of {state['graded']} attempts so far (now with: {failed[0]}); "
             "mend it or raise grader.max_failure_rate"
         )
+
+
+def _check_feedback(state: dict[str, Any], groups: Sequence[Group], recipe: Recipe, step: int) -> None:
+    """As `_check_grader`, of the failed attempts that the feedback had to answer: where it raises, just the dialogues that failed would break, and what is
+    left would look solved."""
+    rollouts = [r for g in groups for r in g.rollouts]
+    errors = [r.error for r in rollouts if r.error is not None]
+    state["answered"] += sum(a.feedback is not None for r in rollouts for a in r.attempts) + sum(r.cut for r in rollouts) + len(errors)
+    state["broken"] += len(errors)
+    if errors and _too_many(state["broken"], state["answered"], recipe):
+        raise RunError(
+            f"step {step}: dialogues broke after {state['broken']} of {state['answered']} failed attempts so far (now with: {errors[0]}); "
+            "mend protocol.feedback or raise grader.max_failure_rate"
+        )
+
+
+def _too_many(failures: int, tried: int, recipe: Recipe) -> bool:
+    allowed = recipe.grader.max_failure_rate
+    return failures > max(allowed * tried, 1 if allowed else 0)
 
 
 def problems_of_step(problems: Sequence[Problem], step: int, count: int, seed: int) -> list[Problem]:
@@ -152,8 +172,9 @@ def problems_of_step(problems: Sequence[Problem], step: int, count: int, seed: i
 
 
 def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
-    """What a batch of rollouts did: means over its dialogues, shares of its attempts."""
-    rollouts = [r for g in groups for r in g.rollouts if r.trainable]
+    """What a batch of rollouts did: means over its dialogues, shares of its attempts. A dialogue that broke, which it did after a failure, counts as
+    unsolved, as in an evaluation; one that could not be graded does not count."""
+    rollouts = [r for g in groups for r in g.rollouts if r.attempts and not r.ungradable]
     attempts = [a for g in groups for r in g.rollouts for a in r.attempts]
     count, tried = max(len(rollouts), 1), max(len(attempts), 1)
     metrics = {

@@ -260,7 +260,7 @@ def test_a_set_that_cannot_be_evaluated_leaves_no_half_of_an_evaluation(run: Cal
     sets = ("--problems", "builtin:guess?split=test", "--problems", "builtin:codes?split=test", "--limit", "2", "--attempts", "2", "--out", "out")
     assert run("train", write_recipe(), "--out", "r", "warmup.steps=0", "train.steps=1", "train.problems_per_step=2", "train.group_size=1").status == 0
     result = run("eval", "r", *sets, "protocol.feedback=shaky:say", "protocol.max_attempt_tokens=8")
-    assert result.status == 2 and result.errors[-1] == "error: every dialogue of step 2 broke, the first with: feedback: KeyError: 'no hint'"
+    assert result.status == 2 and result.errors[-1] == "error: every dialogue of step 2 broke, the first with: feedback: KeyError: 'no hint'; mend protocol.feedback"
     assert not Path("out/eval.json").exists() and list(Path("out").rglob("*.parquet"))
 
 
@@ -268,7 +268,21 @@ def test_training_of_which_every_dialogue_breaks(run: Callable[..., Result]) -> 
     Path("broken.py").write_text("def say(problem, attempts, attempts_left):\n    raise KeyError('no hint')\n")
     changes = ("protocol.feedback=broken:say", "attempts=fixed(5)", "train.problems_per_step=2", "train.group_size=1", "protocol.max_attempt_tokens=8", "warmup.steps=0")
     result = run("train", write_recipe(), "--out", "out", *changes)
-    assert result.status == 2 and result.errors[-1] == "error: every dialogue of step 0 broke, the first with: feedback: KeyError: 'no hint'"
+    assert result.status == 2 and result.errors[-1] == "error: every dialogue of step 0 broke, the first with: feedback: KeyError: 'no hint'; mend protocol.feedback"
+    assert any("raised KeyError: 'no hint' on the made-up answer" in line for line in result.errors[:-1]), "it was said before anything was played"
+
+
+def test_training_whose_failed_dialogues_break(run: Callable[..., Result]) -> None:
+    """Those with one attempt need no feedback: without the others it would look as if all went well."""
+    Path("broken.py").write_text("def say(problem, attempts, attempts_left):\n    raise KeyError('no hint')\n")
+    changes = ("protocol.feedback=broken:say", "attempts=uniform(1,2)", "train.problems_per_step=8", "train.group_size=1", "protocol.max_attempt_tokens=8", "warmup.steps=0")
+    result = run("train", write_recipe(), "--out", "out", *changes)
+    assert result.status == 2
+    assert re.fullmatch(
+        r"error: step 0: dialogues broke after (\d+) of \1 failed attempts so far \(now with: feedback: KeyError: 'no hint'\); mend protocol\.feedback or raise grader\.max_failure_rate",
+        result.errors[-1],
+    )
+    assert Path("out/rollouts/step_000000.parquet").exists(), "the evidence stays"
 
 
 def test_arms_that_contradict_each_other(run: Callable[..., Result]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from mulligan.model import load_policy
 from mulligan.model.tiny import tiny_tokenizer
 from mulligan.plan import Plan, make_plan, shown_fields, write_set_aside
 from mulligan.protocol import Protocol
+from mulligan.types import Attempt, Outcome, Problem
 
 TABLE: dict[str, Any] = {
     "model": {"path": "tiny:", "tiny": {"hidden_size": 32, "layers": 2, "heads": 2, "intermediate_size": 64, "max_position_embeddings": 64}},
@@ -94,6 +96,33 @@ def test_feedback_is_tried_on_a_real_verdict():
         make_plan(recipe(protocol__feedback="{hnt} {n}"))
     with pytest.raises(ConfigError, match=r"protocol\.feedback: unknown field \{hint\}"):
         make_plan(recipe(problems__train="builtin:guess?n=4 + builtin:readings?n=4", protocol__feedback="{hint} {n}", protocol__max_dialogue_tokens=80))
+
+
+def test_a_feedback_function_is_tried_on_a_real_verdict(monkeypatch: pytest.MonkeyPatch):
+    """What it failed with is told and refuses nothing: it may read in a real attempt what a made-up one lacks."""
+    tried: list[tuple[Any, ...]] = []
+
+    def say(problem: Problem, attempts: Sequence[Attempt], attempts_left: int) -> str:
+        tried.append((attempts[-1].text, attempts[-1].outcome, attempts_left))
+        return attempts[-1].verdict.fields["hint"]
+
+    def fail(problem: Problem, attempts: Sequence[Attempt], attempts_left: int) -> str:
+        raise KeyError("no such hint")
+
+    def say_nothing(problem: Problem, attempts: Sequence[Attempt], attempts_left: int) -> None: ...
+
+    for function in (say, fail, say_nothing):
+        monkeypatch.setattr("mulligan.tasks.builtin.guess.said", function, raising=False)
+        changes = {"problems__eval": [], "protocol__feedback": "mulligan.tasks.builtin.guess:said"}
+        remarks = make_plan(recipe(**changes)).remarks
+        if function is say:
+            assert not remarks
+            assert [(outcome, left) for _, outcome, left in tried] == [(Outcome.WRONG, 1)]
+            continue
+        (remark,) = remarks
+        said = "raised KeyError: 'no such hint' on the made-up answer '\\\\boxed{" if function is fail else "returned NoneType: it must return a str (tried on the made-up answer"
+        assert said in remark
+        assert not make_plan(recipe(**changes, protocol__history="none")).remarks, "nothing is said after an attempt"
 
 
 def test_8_bit_rollouts_where_there_are_none():

@@ -184,6 +184,7 @@ def test_feedback_entry_point():
         ("no_such_module_here:f", "module 'no_such_module_here' cannot be imported"),
         (f"{__name__}:missing", "has no 'missing'"),
         (f"{__name__}:NOT_A_FUNCTION", "is a int, not a function"),
+        (f"{__name__}:make", r"cannot be called with three arguments \(.*\); name a function\(problem, attempts, attempts_left\) -> str"),
         ("Verdict", "did you mean 'verdict'"),
         ("verdict and attempt left", "did you mean 'verdict and attempts left'"),
         ("loud", "is not known; use 'none'"),

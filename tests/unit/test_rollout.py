@@ -289,7 +289,7 @@ def test_a_feedback_function_that_raises(shaky_feedback: str):
 def test_nothing_but_broken_dialogues_is_an_error(shaky_feedback: str):
     player = make_player([["\\boxed{ 2 }"]], feedback=shaky_feedback)
     broken = player.play([hidden(5, "bad 1"), hidden(5, "bad 2")], seed=0, step=4)
-    with pytest.raises(RunError, match=r"every dialogue of step 4 broke, the first with: feedback: KeyError: 'no hint'"):
+    with pytest.raises(RunError, match=r"every dialogue of step 4 broke, the first with: feedback: KeyError: 'no hint'; mend protocol\.feedback"):
         require_unbroken(broken, 4)
     whole = make_player([["\\boxed{ 5 }"]]).play([hidden(5, "good")], seed=0, step=4)
     require_unbroken([*broken, *whole], 4)

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mulligan.config import Recipe, parse_recipe
-from mulligan.errors import GraderError
-from mulligan.train import NEW_STATE, _check_grader, _finished, problems_of_step, rollout_metrics
+from mulligan.errors import GraderError, RunError
+from mulligan.train import NEW_STATE, _check_feedback, _check_grader, _finished, problems_of_step, rollout_metrics
 from mulligan.types import Group, Problem
 
 PROBLEMS = [problem(i) for i in range(10)]
@@ -66,13 +66,13 @@ def test_rollout_metrics_by_hand():
     """Attempt t has t + 1 tokens; a dialogue is worth 1 if solved, else 0."""
     groups = [group(0, "c", "w c"), group(1, "w n t", "w w w"), group(2, "w u", budget=5), group(3, "w", budget=2, error="feedback: broken")]
     metrics = rollout_metrics(groups)
-    trainable, attempts = 4, 12
+    graded, attempts = 5, 12
     assert metrics == {
-        "reward": 2 / trainable,
-        "accuracy": 2 / trainable,
-        "accuracy_first": 1 / trainable,
-        "attempts_used": (1 + 2 + 3 + 3) / trainable,
-        "budget": 3.0,  # what could not be graded or broke enters no mean over dialogues...
+        "reward": 2 / graded,
+        "accuracy": 2 / graded,  # one that broke is unsolved
+        "accuracy_first": 1 / graded,
+        "attempts_used": (1 + 2 + 3 + 3 + 1) / graded,
+        "budget": (4 * 3 + 2) / graded,  # what could not be graded enters no mean over dialogues...
         "tokens_sampled": 2.0 + 5 + 9 + 9 + 5 + 2,  # ...but its tokens were sampled
         "tokens_per_attempt": 32 / attempts,
         "dialogues_broken": 1.0,
@@ -130,6 +130,31 @@ def test_failures_of_the_grader_are_counted_over_the_run():
 def test_a_sound_grader_does_not():
     _check_grader(dict(NEW_STATE), [group(0, "w n t")], recipe(grader={"max_failure_rate": 0.0}), 0)
     _check_grader(dict(NEW_STATE), [], recipe(grader={"max_failure_rate": 0.0}), 0)
+
+
+# ------------------------------------------------------------------------------------------------------------------- feedback
+
+
+@pytest.mark.parametrize(("allowed", "stops"), [(0.0, True), (0.24, True), (0.25, False)])
+def test_a_feedback_function_that_raises_too_often_stops_the_run(allowed: float, stops: bool):
+    """It was called four times, after each failure with attempts left, and raised once. That is a share of the calls: what is solved at once calls nothing."""
+    groups = [group(0, "c", "c", "w c", "w w c"), group(1, "w", error="feedback: KeyError: 'x'")]
+    state, settings = {**NEW_STATE, "answered": 4, "broken": 1}, recipe(grader={"max_failure_rate": allowed})
+    if not stops:
+        _check_feedback(state, groups, settings, 7)
+        assert (state["answered"], state["broken"]) == (8, 2)
+        return
+    message = r"step 7: dialogues broke after 2 of 8 failed attempts so far \(now with: feedback: KeyError: 'x'\); mend protocol\.feedback or raise grader\.max_failure_rate"
+    with pytest.raises(RunError, match=message):
+        _check_feedback(state, groups, settings, 7)
+
+
+def test_a_single_dialogue_that_breaks_is_no_share_yet():
+    groups = [group(0, "c"), group(1, "w", error="feedback: KeyError: 'x'")]
+    _check_feedback(dict(NEW_STATE), groups, recipe(grader={"max_failure_rate": 0.01}), 0)
+    with pytest.raises(RunError, match="after 1 of 1 failed attempts"):
+        _check_feedback(dict(NEW_STATE), groups, recipe(grader={"max_failure_rate": 0.0}), 0)
+    _check_feedback(dict(NEW_STATE), [group(0, "w n t")], recipe(grader={"max_failure_rate": 0.0}), 0)
 
 
 # ------------------------------------------------------------------------------------------------------------------------ end
