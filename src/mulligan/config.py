@@ -208,7 +208,7 @@ class AdvantageConfig(Section):
     lam: float = Field(default=0.99, ge=0, le=1, description="gae: lambda per sampled token")
     normalize: Literal["none", "batch"] = Field(default="batch", description="whiten over the batch's tokens (gae, reinforce++) or scale by the batch's standard deviation (attempt)")
     one_step: bool = Field(default=False, description="attempt: 1 - V(t) on success and V(t+1) - V(t) on failure instead of outcome - V(t)")
-    k: int = Field(default=5, ge=1, description="pass@k: samples of which one is to be right; train.group_size must be above it")
+    k: int = Field(default=5, ge=1, description="pass@k: samples of which one is to be right, whatever reward.* says; train.group_size must be above it")
     min_count: int = Field(default=4, ge=1, description="attempt: rollouts of the group needed for a baseline of its own; else the batch's")
 
 
@@ -378,6 +378,8 @@ class Recipe(Section):
             faults.append("sampling.rollout_precision = 'int8' samples from a rounded policy: set loss.importance_cap above 0 (2 is usual) or drop it")
         if self.loss.kl_in_reward and self.loss.kl == 0:
             faults.append("loss.kl_in_reward without loss.kl: set loss.kl above 0 or drop kl_in_reward")
+        if self.loss.kl_in_reward and self.advantage.name == "pass@k":
+            faults.append("loss.kl_in_reward has no effect on advantage.name = 'pass@k', which sees what is solved and no reward: drop kl_in_reward")
         faults += self._format_faults()
         if faults:
             raise ValueError("\n".join(faults))

@@ -160,6 +160,7 @@ def test_a_fault_names_the_key_and_what_to_write(table: dict[str, Any], fault: s
         ({"sampling": {"temperature": 0}}, "sampling.temperature = 0 cannot explore"),
         ({"train": {"micro_batch_tokens": 100}}, "train.micro_batch_tokens is below protocol.max_dialogue_tokens"),
         ({"loss": {"kl_in_reward": True}}, "loss.kl_in_reward without loss.kl"),
+        ({"loss": {"kl_in_reward": True, "kl": 0.1}, "advantage": {"name": "pass@k"}}, "loss.kl_in_reward has no effect on advantage.name = 'pass@k'"),
     ],
 )
 def test_settings_that_contradict_each_other(table: dict[str, Any], fault: str) -> None:
