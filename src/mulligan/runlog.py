@@ -24,6 +24,7 @@ import numbers
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -61,7 +62,8 @@ class RunFolder:
         self._lock: BinaryIO | None = None
         self._board: Any = None
         self._purge_step: int | None = None
-        self._changes: dict[str, list[Any]] = {}
+        self.changes: dict[str, list[Any]] = {}
+        """Of a run that goes on: what is not as it was when it began, as [before, now]."""
 
     # ---------------------------------------------------------------------------------------------------- open and create
 
@@ -117,7 +119,7 @@ class RunFolder:
                 run._lock = locks.hold(path)
             except OSError as error:
                 raise RunError(f"{path}: the run folder cannot be written ({error.strerror or error})") from error
-            run._changes = {key: [before, now] for key, before, now in recipe_differences(run.recipe, recipe)}
+            run.changes = {key: [before, now] for key, before, now in recipe_differences(run.recipe, recipe)}
             run.recipe = recipe
         return run
 
@@ -229,9 +231,15 @@ class RunFolder:
         self._purge_step = steps
         manifest, now = self.manifest(), make_manifest(self.recipe, {})
         again = {key: now[key] for key in ("created", "command", "mulligan", "python", "packages", "machine", "git")}
-        manifest.setdefault("resumed", []).append({"after_steps": steps, "changed": self._changes, **again})
+        manifest.setdefault("resumed", []).append({"after_steps": steps, "changed": self.changes, **again})
         _write_json(self.path / MANIFEST, manifest)
         _write_json(self.path / RECIPE, dump_recipe(self.recipe))
+
+    def remove_model(self) -> None:
+        """Remove the trained model, its card first: half a model does not count as trained."""
+        for name in ("README.md", "config.json"):
+            (self.model / name).unlink(missing_ok=True)
+        shutil.rmtree(self.model, ignore_errors=True)
 
     def write_model_card(self, problems: str) -> Path:
         """Write model/README.md, the card that the Hub shows. `problems` says in words what was trained on."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ import numpy as np
 from mulligan import checkpoint
 from mulligan.config import Recipe
 from mulligan.display import Display
-from mulligan.errors import GraderError, RunError
+from mulligan.errors import ConfigError, GraderError, RunError
+from mulligan.evaluation import remove_evaluation
 from mulligan.learning.schedule import learning_rate
 from mulligan.plan import Plan, make_plan, write_set_aside
 from mulligan.runlog import RunFolder, is_trained
@@ -35,6 +36,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, display: Display |
 
     Raises:
         ConfigError, DataError, ModelError, ContextOverflow: found before anything heavy is loaded.
+        ConfigError, too: with `resume`, the recipe trains otherwise than the run's own, or less than what is done.
         RunError: the folder holds a run already (without `resume`) or none (with it).
         GraderError: more than `grader.max_failure_rate` of the verdicts are failures of the grader itself.
         RunError, too: every dialogue of a step broke, or the feedback function raised on more than that share of the failed attempts.
@@ -112,10 +114,41 @@ def _restore(run: RunFolder, workers: Workers) -> dict[str, Any]:
     path = checkpoint.latest(run.checkpoints)
     if path is not None:
         saved = checkpoint.load(path)
+        _require_as_long(run, saved["run"])
         workers.load_state_dict(saved["workers"])
         state |= saved["run"]
+    if not _finished(run.recipe, state):
+        _take_back_the_end(run)
     run.truncate_after(state["step"], state["step"] - run.recipe.warmup.steps)
     return state
+
+
+def _require_as_long(run: RunFolder, state: Mapping[str, Any]) -> None:
+    """Raises ConfigError if the recipe asks for less than what is done, which cannot be undone."""
+    config, done = run.recipe.train, state["step"] - run.recipe.warmup.steps
+    by_tokens = config.max_tokens is not None and config.steps > 0
+    if not by_tokens and config.steps < done:
+        raise ConfigError(f"train.steps = {config.steps}: {done} steps are done in {run.path}: set {done} or more, or choose another --out")
+    # A run ends some tokens beyond its number, which it may keep.
+    if by_tokens and "train.max_tokens" in run.changes and config.max_tokens < state["tokens"]:
+        raise ConfigError(f"train.max_tokens = {config.max_tokens}: {state['tokens']} tokens are sampled in {run.path}: set {state['tokens']} or more, or choose another --out")
+
+
+def _take_back_the_end(run: RunFolder) -> None:
+    """Remove the model and the evaluation of a run that was finished and has steps left again: they would pass for the longer run's.
+
+    The recipe of the longer run is written after this: wherever it is stopped, what is left of the shorter run stands beside its own recipe.
+    The evaluation in RUN/eval, which reports take for the run's, is kept under a name that says of which model it is.
+    """
+    remove_evaluation(run.path)
+    own = run.path / "eval"
+    if own.is_dir():
+        steps = sum(line.get("stage") == "train" for line in run.metrics())
+        kept = run.path / f"eval-after-{steps}-steps"
+        while kept.exists():
+            kept = kept.with_name(f"{kept.name}-again")
+        own.rename(kept)
+    run.remove_model()
 
 
 def _warm_up_step(recipe: Recipe, workers: Workers, problems: Sequence[Problem], step: int) -> dict[str, float]:

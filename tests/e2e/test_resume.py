@@ -21,10 +21,12 @@ from mulligan.cli import evaluating, main
 from mulligan.cli.training import to_toml
 from mulligan.config import Recipe
 from mulligan.display import Display
-from mulligan.errors import RunError
+from mulligan.errors import ConfigError, RunError
+from mulligan.evaluation.arms import read_member
 from mulligan.evaluation.values import UNFINISHED
 from mulligan.jobs import Job, evaluate_job, train_job
 from mulligan.rollout import Player
+from mulligan.runlog import RunFolder, is_trained
 from mulligan.train import train
 from mulligan.types import Group
 
@@ -142,6 +144,60 @@ def test_a_trained_run_without_checkpoints_is_not_begun_anew(unbroken: dict[str,
     with pytest.raises(RunError, match=r"is trained and keeps no checkpoint to go on from: train its model further with model.path=.*/r/model"):
         train(tiny(), run, resume=True, display=QUIET)
     assert metrics_of(run) == before
+
+
+def finished_and_evaluated(unbroken: Path, run: Path) -> Path:
+    shutil.copytree(unbroken, run)
+    (run / "eval").mkdir()
+    shutil.copy(run / "eval.json", run / "eval")
+    return run
+
+
+def test_a_finished_run_that_goes_on_is_not_finished_until_it_ends(unbroken: dict[str, Path], tmp_path: Path):
+    run = finished_and_evaluated(unbroken["plain"], tmp_path / "r")
+    longer = tiny(train__steps=6)
+    killed(longer, run, 9, resume=True)
+    assert not is_trained(run) and not {"model", "eval", "eval.json", "values.parquet", "dialogues.parquet"} & {file.name for file in run.iterdir()}
+    with pytest.raises(RunError, match="its training has not ended"):
+        read_member(run)
+    with pytest.raises(RunError, match="has no model yet"):
+        evaluating._eval_recipe(str(run), None, None, [], {})
+    assert (run / "eval-after-4-steps" / "eval.json").exists(), "hours may have gone into it"
+    train(longer, run, resume=True, display=QUIET)
+    assert is_trained(run) and (run / "eval.json").exists()
+    assert len(metrics_of(run)) == 4 + 6
+
+
+def test_what_marks_the_end_goes_before_the_longer_recipe_comes(unbroken: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run = finished_and_evaluated(unbroken["plain"], tmp_path / "r")
+
+    def kill(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunFolder, "truncate_after", kill)
+        with pytest.raises(Killed):
+            train(tiny(train__steps=6), run, resume=True, display=QUIET)
+    assert not is_trained(run) and not (run / "eval.json").exists()
+    assert RunFolder.open(run).recipe.train.steps == 4
+    train(tiny(), run, resume=True, display=QUIET)
+    assert_same_run(run, unbroken["plain"])
+
+
+@pytest.mark.parametrize(
+    ("arm", "changes", "message"),
+    [
+        ("plain", {"train__steps": 2}, r"train\.steps = 2: 4 steps are done in .*: set 4 or more, or choose another --out"),
+        ("tokens", {"train__max_tokens": 100}, r"train\.max_tokens = 100: \d+ tokens are sampled in .* or more, or choose another --out"),
+    ],
+)
+def test_what_is_done_cannot_be_undone(arm: str, changes: dict[str, Any], message: str, unbroken: dict[str, Path], tmp_path: Path):
+    run = finished_and_evaluated(unbroken[arm], tmp_path / "r")
+    with pytest.raises(ConfigError, match=message):
+        train(tiny(**{**ARMS[arm], **changes}), run, resume=True, display=QUIET)
+    assert is_trained(run)
+    assert_same_run(run, unbroken[arm])
+    assert RunFolder.open(run).recipe == tiny(**ARMS[arm])
 
 
 # ---------------------------------------------------------------------------------------------------------------- evaluations

@@ -8,7 +8,7 @@ from mulligan.evaluation.intervals import Interval, bootstrap_mean, bootstrap_ra
 from mulligan.evaluation.kept import KeptPlays
 from mulligan.evaluation.passk import pass_at_k
 from mulligan.evaluation.power import Power, detectable_difference, problems_needed
-from mulligan.evaluation.results import dialogue_table, eval_json, read_evaluation, settings_of, write_evaluation
+from mulligan.evaluation.results import dialogue_table, eval_json, read_evaluation, remove_evaluation, settings_of, write_evaluation
 from mulligan.evaluation.rivals import Rival, RivalFigures, read_rivals
 from mulligan.evaluation.samples import SampleFigures, fold_of
 from mulligan.evaluation.tokens import EqualTokens
@@ -46,6 +46,7 @@ __all__ = [
     "read_evaluation",
     "read_rivals",
     "read_values",
+    "remove_evaluation",
     "settings_of",
     "write_evaluation",
 ]

@@ -75,6 +75,12 @@ def write_evaluation(folder: str | Path, evaluations: Sequence[Evaluation], *, m
     return path
 
 
+def remove_evaluation(folder: Path) -> None:
+    """Remove what `write_evaluation` wrote into the folder; the figures first, without which the rest counts as none."""
+    for name in (EVAL_JSON, VALUES, DIALOGUES):
+        (folder / name).unlink(missing_ok=True)
+
+
 def read_evaluation(path: str | Path) -> dict[str, Any]:
     """The content of an eval.json, given the file or its folder.
 
