@@ -18,7 +18,7 @@ import numpy as np
 from mulligan import checkpoint
 from mulligan.config import Recipe
 from mulligan.display import Display
-from mulligan.errors import ConfigError, GraderError, RunError
+from mulligan.errors import ConfigError, GraderError, MulliganError, RunError
 from mulligan.evaluation import remove_evaluation
 from mulligan.learning.schedule import learning_rate
 from mulligan.plan import Plan, make_plan, write_set_aside
@@ -36,13 +36,13 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, display: Display |
 
     Raises:
         ConfigError, DataError, ModelError, ContextOverflow: found before anything heavy is loaded.
-        ConfigError, too: with `resume`, the recipe trains otherwise than the run's own, or less than what is done.
+        ConfigError, too: with `resume`, the recipe trains otherwise than the run's own, on other problems, or less than what is done.
         RunError: the folder holds a run already (without `resume`) or none (with it).
         GraderError: more than `grader.max_failure_rate` of the verdicts are failures of the grader itself.
         RunError, too: every dialogue of a step broke, or the feedback function raised on more than that share of the failed attempts.
     """
     plan = make_plan(recipe)
-    with _open_to_go_on(out, recipe) if resume else RunFolder.create(out, recipe, data_hashes=plan.data_hashes) as run:
+    with _open_to_go_on(out, plan) if resume else RunFolder.create(out, recipe, data_hashes=plan.data_hashes) as run:
         _train(recipe, run, plan, display or Display(), resume=resume)
     return run.path
 
@@ -99,13 +99,34 @@ def _finished(recipe: Recipe, state: dict[str, Any]) -> bool:
     return state["step"] >= recipe.warmup.steps + recipe.train.steps
 
 
-def _open_to_go_on(out: Path, recipe: Recipe) -> RunFolder:
-    """Raises RunError if the run is finished and nothing is left to go on from: to begin anew would throw away what it logged."""
-    run = RunFolder.open(out, recipe)
-    if is_trained(out) and checkpoint.latest(run.checkpoints) is None:
+def _open_to_go_on(out: Path, plan: Plan) -> RunFolder:
+    """Raises RunError if the run is finished and nothing is left to go on from: to begin anew would throw away what it logged. ConfigError if it would go
+    on with other problems."""
+    run = RunFolder.open(out, plan.recipe)
+    try:
+        if is_trained(out) and checkpoint.latest(run.checkpoints) is None:
+            raise RunError(f"{out} is trained and keeps no checkpoint to go on from: train its model further with model.path={run.model} and another --out")
+        _note_changed_problems(run, plan)
+    except MulliganError:
         run.close()
-        raise RunError(f"{out} is trained and keeps no checkpoint to go on from: train its model further with model.path={run.model} and another --out")
+        raise
     return run
+
+
+def _note_changed_problems(run: RunFolder, plan: Plan) -> None:
+    """Compare the problems with those that the run began with. Other ones to evaluate on are noted in the manifest.
+
+    Raises:
+        ConfigError: those to train on are others. Not if the grader's deadline is: another one may have set problems aside.
+    """
+    began_with = run.manifest().get("data") or {}
+    for source, now in plan.data_hashes.items():
+        before = began_with.get(source, now)
+        if before == now:
+            continue
+        if source == plan.recipe.problems.train and "grader.deadline" not in run.changes:
+            raise ConfigError(f"problems.train: {source} has changed since the run began: restore it or choose another --out")
+        run.changes[f"problems of {source}"] = [before, now]
 
 
 def _restore(run: RunFolder, workers: Workers) -> dict[str, Any]:

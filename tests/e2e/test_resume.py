@@ -200,6 +200,28 @@ def test_what_is_done_cannot_be_undone(arm: str, changes: dict[str, Any], messag
     assert RunFolder.open(run).recipe == tiny(**ARMS[arm])
 
 
+def test_problems_that_changed(tmp_path: Path):
+    """Those to train on are refused, another set to evaluate on is noted."""
+
+    def write(name: str, *sums: int) -> str:
+        (tmp_path / name).write_text("".join(json.dumps({"question": f"1 + {i}", "answer": str(1 + i)}) + "\n" for i in sums))
+        return str(tmp_path / name)
+
+    trained_on, held_out = write("train.jsonl", 1, 2, 3), write("test.jsonl", 4, 5)
+    changes = {"problems": {"train": trained_on, "eval": [held_out]}, "protocol__feedback": "wrong {n}", "warmup__steps": 0, "eval": {"attempts": "1"}}
+    recipe, run = tiny(**changes, log={"checkpoint_every": 1}, train={**tiny_table()["train"], "steps": 2}), tmp_path / "r"
+    killed(recipe, run, 1)
+    write("train.jsonl", 1, 2, 4)
+    with pytest.raises(ConfigError, match=r"problems\.train: .*/train\.jsonl has changed since the run began: restore it or choose another --out"):
+        train(recipe, run, resume=True, display=QUIET)
+    assert "resumed" not in RunFolder.open(run).manifest()
+    write("train.jsonl", 1, 2, 3)
+    write("test.jsonl", 4, 6)
+    train(recipe, run, resume=True, display=QUIET)
+    ((source, (before, now)),) = RunFolder.open(run).manifest()["resumed"][-1]["changed"].items()
+    assert source == f"problems of {held_out}" and before != now
+
+
 # ---------------------------------------------------------------------------------------------------------------- evaluations
 
 
