@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from mulligan.chat import Chat
 from mulligan.config import EvalConfig, Recipe
-from mulligan.errors import ConfigError, ContextOverflow, DataError, MulliganError
+from mulligan.errors import ConfigError, ContextOverflow, DataError, ModelError, MulliganError
 from mulligan.evaluation import (
     Evaluation,
     KeptPlays,
@@ -204,7 +204,7 @@ def make_plan(recipe: Recipe) -> Plan:
     if recipe.warmup.data and not Path(recipe.warmup.data).is_file():
         faults.append(DataError(f"{recipe.warmup.data}: no such file (warmup.data)"))
     elif recipe.warmup.steps and recipe.warmup.data and chat and shape:
-        attempt(lambda: check_dialogues(recipe.warmup.data, chat, shape.context))  # type: ignore[arg-type]
+        attempt(lambda: check_dialogues(recipe.warmup.data, chat, shape.context, shape.vocabulary))  # type: ignore[arg-type]
     train_set = attempt(lambda: load_checked(recipe.problems.train, recipe.problems.limit, recipe.seed, grader)) if grader else None
     eval_sets = [attempt(lambda s=s: load_checked(s, recipe.eval.limit or None, recipe.seed, grader)) for s in recipe.problems.eval] if grader else []
     faults += [ConfigError(f"problems.eval: {s} is given twice: drop one") for s, n in Counter(recipe.problems.eval).items() if n > 1]
@@ -215,7 +215,8 @@ def make_plan(recipe: Recipe) -> Plan:
     longest = 0
     if protocol and chat and shape and not faults:
         for problems in [train_set, *eval_sets]:
-            got = attempt(lambda p=problems: longest_prompt(p, protocol, chat, min(recipe.protocol.max_dialogue_tokens, shape.context)))  # type: ignore[union-attr]
+            limit = min(recipe.protocol.max_dialogue_tokens, shape.context)
+            got = attempt(lambda p=problems, most=limit: longest_prompt(p, protocol, chat, most, shape.vocabulary))  # type: ignore[misc]
             longest = max(longest, got or 0)
     if grader:
         grader.close()
@@ -295,11 +296,12 @@ def write_set_aside(folder: Path, sets: Sequence[ProblemSet]) -> None:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def check_dialogues(path: str, chat: Chat, limit: int) -> None:
-    """Read the warm-up's dialogues once. Raises DataError as `read_dialogues`, ContextOverflow for one longer than `limit`."""
+def check_dialogues(path: str, chat: Chat, limit: int, vocabulary: int) -> None:
+    """Read the warm-up's dialogues once. Raises DataError as `read_dialogues`, ModelError as `check_ids`, ContextOverflow for one longer than `limit`."""
     for number, transcript in enumerate(read_dialogues(path, chat), 1):
         if len(transcript) > limit:
             raise ContextOverflow(f"{path}: dialogue {number} has {len(transcript)} tokens and the model's context {limit}: shorten it or leave it out (warmup.data)")
+        check_ids(transcript.token_ids, chat, vocabulary)
 
 
 def light_chat(recipe: Recipe) -> Chat:
@@ -312,12 +314,23 @@ def light_chat(recipe: Recipe) -> Chat:
     return chat
 
 
-def longest_prompt(problems: ProblemSet, protocol: Protocol, chat: Chat, limit: int) -> int:
-    """Tokens of the longest prompt. Raises ContextOverflow naming the problem whose prompt leaves no room for an answer."""
+def check_ids(ids: Sequence[int], chat: Chat, vocabulary: int) -> None:
+    """Raises ModelError if the model has no embedding of one of these tokens. Others that the tokenizer may have besides do no harm."""
+    if max(ids, default=0) >= vocabulary:
+        raise ModelError(f"{chat.name} writes tokens that the model, with a vocabulary of {vocabulary:,}, does not have: set model.tokenizer to one of the same vocabulary")
+
+
+def longest_prompt(problems: ProblemSet, protocol: Protocol, chat: Chat, limit: int, vocabulary: int) -> int:
+    """Tokens of the longest prompt. Raises ContextOverflow naming the problem whose prompt leaves no room for an answer; ModelError as `check_ids`, of prompts
+    and of what stands between two attempts."""
     longest = 0
     n = protocol.attempts.max_attempts
+    bridge = chat.bridge_ids(protocol.hidden_feedback(1), protocol.config.feedback_role, turn_closed=False)
+    check_ids([*chat.close_turn_ids, *bridge], chat, vocabulary)
     for problem in _unlike(problems.problems):
-        length = len(chat.prompt_ids(protocol.prompt(problem, n)))
+        ids = chat.prompt_ids(protocol.prompt(problem, n))
+        check_ids(ids, chat, vocabulary)
+        length = len(ids)
         longest = max(longest, length)
         if length >= limit:
             raise ContextOverflow(

@@ -13,7 +13,7 @@ from fake_dialogues import FakePlayer
 from mulligan.config import Recipe, parse_recipe
 from mulligan.errors import ConfigError, ContextOverflow, DataError, ModelError
 from mulligan.evaluation import read_evaluation
-from mulligan.model import load_policy
+from mulligan.model import load_policy, load_tokenizer
 from mulligan.model.tiny import tiny_tokenizer
 from mulligan.plan import Plan, make_plan, shown_fields, write_set_aside
 from mulligan.protocol import Protocol
@@ -248,6 +248,21 @@ def test_a_folder_without_weights(tmp_path: Path):
     (folder / "model.safetensors").unlink()
     with pytest.raises(ModelError, match=r"tiny: no weights \(\*\.safetensors\) in this folder"):
         make_plan(recipe(model__path=str(folder)))
+
+
+def test_a_tokenizer_beyond_the_models_vocabulary(tmp_path: Path):
+    """Only tokens that are met count: a tokenizer may have more than the model."""
+    tokens = tmp_path / "tokens"
+    tiny_tokenizer().save_pretrained(tokens)
+    tokenizer = load_tokenizer(str(tokens))
+    tokenizer.add_tokens(["zebra"])
+    tokenizer.save_pretrained(tokens)
+    assert make_plan(recipe(model__tokenizer=str(tokens))).longest_prompt == 6
+    source = jsonl(tmp_path / "p.jsonl", {"question": "1 + 1", "answer": "2"}, {"question": "1 + zebra", "answer": "2"})
+    data = jsonl(tmp_path / "d.jsonl", {"messages": [{"role": "user", "content": "3 guess 1 4"}, {"role": "assistant", "content": "zebra"}]})
+    for changes in ({"problems__train": source}, {"protocol__hidden_feedback": "zebra"}, {"warmup": {"steps": 1, "data": data}}):
+        with pytest.raises(ModelError, match=r"tokens writes tokens that the model, with a vocabulary of 49, does not have: set model\.tokenizer to one of the same vocabulary"):
+            make_plan(recipe(model__tokenizer=str(tokens), **changes))
 
 
 def test_an_unknown_grader():
