@@ -13,6 +13,7 @@ import pytest
 from mulligan.config import GraderConfig
 from mulligan.errors import ConfigError
 from mulligan.grading import grade_answer, grade_text, make_grader
+from mulligan.grading.entry_points import call_entry_point
 from mulligan.grading.extract import MAX_ANSWER
 from mulligan.types import Problem, Verdict, VerdictKind
 
@@ -224,6 +225,26 @@ def test_entry_points(importable):
     for name in ("broken", "odd", "endless"):
         assert grade(grader, "7", "7!", importable(name)).kind is UNGRADABLE
     assert grade(make_grader(GraderConfig(kind=importable("right"))), "7", "7!", "math").kind is CORRECT
+
+
+@pytest.mark.parametrize(
+    ("verdict", "fault"),
+    [
+        (Verdict("maybe"), "kind = 'maybe': use correct, wrong, no_answer, ungradable"),
+        (Verdict(None), "kind = None: use correct"),
+        (Verdict(CORRECT, answer=42), "answer = 42: give a str or None"),
+        (Verdict(CORRECT, reason=b"no"), "reason = b'no': give a str or None"),
+        (Verdict(CORRECT, fields=None), "fields = None: give a dict"),
+        (Verdict(CORRECT, ms="1"), "ms = '1': give a number"),
+    ],
+)
+def test_a_verdict_with_something_else_in_it(verdict, fault):
+    found = asyncio.run(call_entry_point(lambda problem, text: verdict, problem("7"), "7!", 5.0))
+    assert found.kind is UNGRADABLE and (found.reason or "").startswith(f"the grader returned a Verdict with {fault}")
+
+
+def test_a_verdict_may_name_its_kind():
+    assert asyncio.run(call_entry_point(lambda problem, text: Verdict("correct", "7"), problem("7"), "7!", 5.0)).kind is CORRECT
 
 
 @pytest.mark.parametrize("kind", ["maths", "no_such_module:f", "json:no_such", "json:", ":f", "json:__doc__"])

@@ -8,7 +8,7 @@ import importlib
 import inspect
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import lru_cache
@@ -65,7 +65,28 @@ async def call_entry_point(function: EntryPoint, problem: Problem, text: str, de
         return Verdict(VerdictKind.UNGRADABLE, reason=f"the grader raised {type(error).__name__}: {error}")
     if not isinstance(result, Verdict):
         return Verdict(VerdictKind.UNGRADABLE, reason=f"the grader returned {type(result).__name__}, not a Verdict")
+    result = _checked(result)
     return replace(result, ms=result.ms or (time.perf_counter() - start) * 1000)
+
+
+def _checked(verdict: Verdict) -> Verdict:
+    """The verdict of a user's function, who may have put anything into it: its kind as a `VerdictKind`, or ungradable with what is wrong."""
+    try:
+        kind = VerdictKind(verdict.kind)
+    except ValueError:
+        return _faulty(f"kind = {verdict.kind!r}: use {', '.join(VerdictKind)}")
+    for name in ("answer", "reason"):
+        if not isinstance(value := getattr(verdict, name), str | None):
+            return _faulty(f"{name} = {value!r}: give a str or None")
+    if not isinstance(verdict.fields, Mapping):
+        return _faulty(f"fields = {verdict.fields!r}: give a dict")
+    if isinstance(verdict.ms, bool) or not isinstance(verdict.ms, int | float):
+        return _faulty(f"ms = {verdict.ms!r}: give a number or leave it out")
+    return replace(verdict, kind=kind)
+
+
+def _faulty(fault: str) -> Verdict:
+    return Verdict(VerdictKind.UNGRADABLE, reason=f"the grader returned a Verdict with {fault}")
 
 
 async def _in_thread(function: EntryPoint, problem: Problem, text: str) -> Any:
