@@ -168,6 +168,9 @@ def test_grader_of_the_source_string(tmp_path):
         ([], None),
         (["a", None], None),
         ({"a": 1}, None),
+        (float("nan"), None),
+        (float("-inf"), None),
+        ([1, float("nan")], None),
     ],
 )
 def test_gold_text(value, gold):
@@ -237,6 +240,8 @@ def test_ids_do_not_depend_on_the_source(tmp_path):
         ([ROWS[0], "[1]"], "", ["line 2 holds a JSON list"]),
         ([ROWS[0], {"question": "x?", "answer": ""}], "", ["line 2 has no answer (column 'answer')"]),
         ([ROWS[0], {"question": "x?"}], "", ["line 2 has no answer"]),
+        ([ROWS[0], {"question": "x?", "answer": float("nan")}], "", ["line 2 has no answer (column 'answer')"]),
+        ([ROWS[0], {"question": "x?", "answer": float("inf")}], "", ["line 2 has no answer (column 'answer')"]),
         ([ROWS[0], {"question": " ", "answer": 1}], "", ["line 2 has no question (column 'question')"]),
         ([{"question": "x?", "solution": "no box here"}], "", ["line 1 has no answer (column 'solution')", "?answer=COLUMN"]),
         ([ROWS[0]], "?question=qestion", ["no column 'qestion'", "did you mean 'question'?", "columns: question, answer"]),

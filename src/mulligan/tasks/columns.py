@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -121,7 +122,7 @@ def question_text(value: Any) -> str | None:
 def gold_text(value: Any, *, only_marked: bool = False, keep_dollars: bool = False) -> str | None:
     r"""The gold answer in a cell, or None.
 
-    A whole float loses its `.0`; several answers (a list, or a list of strings written as text) are joined by `, `;
+    A whole float loses its `.0`; one that is not finite is none (Python's JSON writes what is missing as NaN); several answers (a list, or a list of strings written as text) are joined by `, `;
     of a text, what follows the last `####` (GSM8K), else the last complete `\boxed{}`, else the whole, unless `only_marked`.
     Dollar signs that quote LaTeX go, `\$` stays, unless `keep_dollars`.
     """
@@ -136,8 +137,11 @@ def gold_text(value: Any, *, only_marked: bool = False, keep_dollars: bool = Fal
         return ", ".join(parts) if parts and all(parts) else None  # type: ignore[arg-type]
     if only_marked or isinstance(value, Mapping):
         return None
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return None
+        if value.is_integer():
+            return str(int(value))
     return str(value)
 
 
