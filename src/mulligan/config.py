@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mulligan.errors import ConfigError
+from mulligan.recipe_faults import explain
 
 
 class Section(BaseModel):
@@ -422,7 +423,7 @@ def parse_recipe(table: dict[str, Any], origin: str = "recipe", faults: list[str
     try:
         recipe = Recipe.model_validate(table)
     except ValidationError as error:
-        found += [f"{origin}: {line}" for e in error.errors() for line in _explain(e)]
+        found += [f"{origin}: {line}" for e in error.errors() for line in explain(e, Recipe)]
         raise ConfigError(found) from None
     if found:
         raise ConfigError(found)
@@ -457,37 +458,6 @@ def _toml_value(text: str) -> Any:
         return tomllib.loads(f"v = {text}")["v"]
     except tomllib.TOMLDecodeError:
         return text
-
-
-def _explain(error: Any) -> list[str]:
-    """One pydantic error as sentences that name the key and the fix."""
-    where = ".".join(str(part) for part in error["loc"])
-    kind = error["type"]
-    if kind == "extra_forbidden":
-        known = _known_keys(error["loc"][:-1])
-        near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else "known keys: " + ", ".join(sorted(known))
-        return [f"unknown key {where!r}; {hint}"]
-    if kind == "missing":
-        return [f"{where!r} is missing: set it in the recipe"]
-    message = str(error["msg"]).removeprefix("Value error, ")
-    if kind == "literal_error":
-        near = difflib.get_close_matches(str(error["input"]), [w.strip("'") for w in re.findall(r"'[^']*'", message)], n=1)
-        message = f"{error['input']!r} is not known; " + message.replace("Input should be", "use") + (f" (did you mean {near[0]!r}?)" if near else "")
-    lines = message.split("\n")
-    return [f"{where}: {line}" if where and not line.startswith(where) else line for line in lines]
-
-
-def _known_keys(loc: tuple[Any, ...]) -> list[str]:
-    model: Any = Recipe
-    for part in loc:
-        inner = model.model_fields.get(part)
-        annotation = inner.annotation if inner else None
-        candidates = [annotation, *get_args(annotation)]
-        model = next((a for a in candidates if isinstance(a, type) and issubclass(a, BaseModel)), None)
-        if model is None:
-            return []
-    return list(model.model_fields)
 
 
 def dump_recipe(recipe: Recipe) -> dict[str, Any]:

@@ -1,0 +1,40 @@
+"""What pydantic finds wrong with a recipe, in sentences that name the key and say what to write. Torch-free."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+
+def explain(error: Any, recipe: type[BaseModel]) -> list[str]:
+    """One pydantic error of a recipe as sentences that name the key and the fix."""
+    where = ".".join(str(part) for part in error["loc"])
+    kind = error["type"]
+    if kind == "extra_forbidden":
+        known = _known_keys(recipe, error["loc"][:-1])
+        near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else "known keys: " + ", ".join(sorted(known))
+        return [f"unknown key {where!r}; {hint}"]
+    if kind == "missing":
+        return [f"{where!r} is missing: set it in the recipe"]
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if kind == "literal_error":
+        near = difflib.get_close_matches(str(error["input"]), [w.strip("'") for w in re.findall(r"'[^']*'", message)], n=1)
+        message = f"{error['input']!r} is not known; " + message.replace("Input should be", "use") + (f" (did you mean {near[0]!r}?)" if near else "")
+    lines = message.split("\n")
+    return [f"{where}: {line}" if where and not line.startswith(where) else line for line in lines]
+
+
+def _known_keys(recipe: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
+    model: Any = recipe
+    for part in loc:
+        inner = model.model_fields.get(part)
+        annotation = inner.annotation if inner else None
+        candidates = [annotation, *get_args(annotation)]
+        model = next((a for a in candidates if isinstance(a, type) and issubclass(a, BaseModel)), None)
+        if model is None:
+            return []
+    return list(model.model_fields)
