@@ -16,11 +16,17 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from mulligan.errors import ConfigError
 from mulligan.recipe_faults import explain
 
+MOST_SEED = 2**63 - 1
+"""What torch's generators take."""
+
+LEAST_TEMPERATURE, MOST_TEMPERATURE = 0.01, 100.0
+"""Far beyond them, logits divided by the temperature leave float32; long before, what is drawn is the greedy choice, or any token alike."""
+
 
 class Section(BaseModel):
-    """Base of every section: frozen, and an unknown key is a fault."""
+    """Base of every section: frozen; an unknown key is a fault, and so is a number that is not finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 # --------------------------------------------------------------------------------------------------------------- attempts
@@ -47,7 +53,7 @@ class AttemptBudget(Section):
             numbers = [float(x) for x in inner.split(",")]
         except ValueError:
             raise ValueError(f"attempts: {text!r} holds something that is not a number; {forms}") from None
-        if kind != "weights" and any(n != int(n) for n in numbers):
+        if kind != "weights" and not all(n.is_integer() for n in numbers):
             raise ValueError(f"attempts: {text!r}: the number of attempts must be whole; {forms}")
         if kind == "fixed" and len(numbers) == 1:
             low = high = int(numbers[0])
@@ -193,7 +199,7 @@ class GraderConfig(Section):
 
 
 class SamplingConfig(Section):
-    temperature: float = Field(default=1.0, ge=0, description="0: greedy")
+    temperature: float = Field(default=1.0, ge=0, le=MOST_TEMPERATURE, description="0: greedy")
     top_p: float = Field(default=1.0, gt=0, le=1, description="keep the most likely tokens up to this probability; 1: all")
     max_rows: int = Field(default=64, ge=1, description="dialogues decoded at once")
     rollout_precision: Literal["exact", "int8"] = Field(default="exact", description="int8: training rollouts in 8 bits on the processor, about twice as fast, with truncated importance weights; evaluation stays exact")
@@ -307,10 +313,17 @@ class EvalConfig(Section):
 
     attempts: Annotated[str | None, BeforeValidator(lambda value: str(value) if type(value) is int else value)] = Field(default=None, description="numbers of attempts to allow, e.g. 1-7; None: 1 to the largest budget of training, and that plus 2")
     samples: int = Field(default=0, ge=0, description="independent samples per problem and temperature for pass@k (4 per attempt are enough); 0: none")
-    temperature: float = Field(default=0.0, ge=0, description="of the dialogues; 0: greedy")
-    temperatures: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(1.0,), description="of the pass@k samples; with several, each problem's is chosen on other problems")
+    temperature: float = Field(default=0.0, ge=0, le=MOST_TEMPERATURE, description="of the dialogues; 0: greedy")
+    temperatures: tuple[Annotated[float, Field(ge=LEAST_TEMPERATURE, le=MOST_TEMPERATURE)], ...] = Field(default=(1.0,), description="of the pass@k samples; with several, each problem's is chosen on other problems")
     controls: Annotated[tuple[ControlName, ...], BeforeValidator(lambda value: parse_controls(value) if isinstance(value, str) else value)] = Field(default=(), description="all, or names: history_blind, verdict_hidden, random_verdict, other_history, false_wrong")
     limit: int = Field(default=200, ge=0, description="0: all")
+
+    @field_validator("temperature")
+    @classmethod
+    def _greedy_or_drawn(cls, temperature: float) -> float:
+        if 0 < temperature < LEAST_TEMPERATURE:
+            raise ValueError(f"{temperature:g} is as good as greedy: write 0, or {LEAST_TEMPERATURE:g} or more")
+        return temperature
 
     @field_validator("temperatures")
     @classmethod
@@ -330,7 +343,7 @@ class EvalConfig(Section):
 
 class Recipe(Section):
     name: str = Field(default="run", description="what the run is called")
-    seed: int = Field(default=0, ge=0, description="of everything that is drawn at random")
+    seed: int = Field(default=0, ge=0, le=MOST_SEED, description="of everything that is drawn at random")
     attempts: Budget = Field(default=AttemptBudget.parse("uniform(1,5)"), description="how many attempts a dialogue may take: uniform(1,5) | fixed(2) | weights(1,1,2), relative weights of 1, 2, 3 attempts")
     model: ModelConfig
     problems: ProblemsConfig
@@ -371,8 +384,8 @@ class Recipe(Section):
             faults.append(f"advantage.name = 'pass@k' compares a rollout with sets of advantage.k = {self.advantage.k} others: set train.group_size above it")
         if self.train.minibatches > dialogues:
             faults.append(f"train.minibatches = {self.train.minibatches} is more than the {dialogues} dialogues of a step: lower it")
-        if self.sampling.temperature == 0:
-            faults.append("sampling.temperature = 0 cannot explore: training needs a temperature above 0")
+        if self.sampling.temperature < LEAST_TEMPERATURE:
+            faults.append(f"sampling.temperature = {self.sampling.temperature:g} cannot explore: training needs {LEAST_TEMPERATURE:g} or more")
         if self.train.micro_batch_tokens < self.protocol.max_dialogue_tokens:
             faults.append("train.micro_batch_tokens is below protocol.max_dialogue_tokens: one dialogue must fit one pass; raise it")
         if self.sampling.rollout_precision == "int8" and self.loss.importance_cap == 0:
@@ -412,7 +425,7 @@ def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
         raise ConfigError(f"{path}: no such recipe") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error})") from None
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # broken TOML, or a whole number of thousands of digits
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
     return parse_recipe(table, str(path), apply_overrides(table, overrides))
 
@@ -456,7 +469,7 @@ def _toml_value(text: str) -> Any:
         return None if text != "none" else "none"
     try:
         return tomllib.loads(f"v = {text}")["v"]
-    except tomllib.TOMLDecodeError:
+    except ValueError:  # no TOML, or a whole number of thousands of digits
         return text
 
 

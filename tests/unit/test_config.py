@@ -85,6 +85,9 @@ FORMS = "write 'uniform(1,5)', 'fixed(2)' or 'weights(1,1,2)'"
         ("weights(0,0)", "'weights(0,0)': weights must be finite, at least 0, and not all 0"),
         ("weights(1,-1,3)", "'weights(1,-1,3)': weights must be finite, at least 0, and not all 0"),
         ("weights(inf,1)", "'weights(inf,1)': weights must be finite, at least 0, and not all 0"),
+        ("weights(nan,1)", "'weights(nan,1)': weights must be finite, at least 0, and not all 0"),
+        ("fixed(1e400)", f"'fixed(1e400)': the number of attempts must be whole; {FORMS}"),
+        ("uniform(nan,3)", f"'uniform(nan,3)': the number of attempts must be whole; {FORMS}"),
     ],
 )
 def test_budget_faults_are_faults_of_the_recipe(text: str, fault: str) -> None:
@@ -139,6 +142,7 @@ def test_no_text_breaks_the_parser_otherwise_than_by_its_own_fault(text: str) ->
         ({"optimizer": {"schedule": "step"}}, "optimizer.schedule: 'step' is not known; use 'constant', 'linear' or 'cosine'"),
         ({"model": {}}, "'model.path' is missing: set it in the recipe"),
         ({"optimizer": {"lr": 0}}, "optimizer.lr: Input should be greater than 0"),
+        ({"sampling": {"temperature": 1e300}}, "sampling.temperature: Input should be less than or equal to 100"),
         ({"optimizer": {"betas": [1.5, 0.9]}}, "optimizer.betas.0: Input should be less than 1"),
         ({"model": {"path": "tiny:large"}}, "model.path: write 'tiny:' alone; its size is set in [model.tiny]"),
         ({"train": {"steps": "many"}}, "train.steps: Input should be a valid integer, unable to parse string as an integer"),
@@ -151,13 +155,32 @@ def test_a_fault_names_the_key_and_what_to_write(table: dict[str, Any], fault: s
     assert found.startswith(f"r.toml: {fault}")
 
 
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e400"])
+@pytest.mark.parametrize("key", ["reward.wrong", "reward.correct", "optimizer.lr", "warmup.optimizer.lr", "sampling.temperature", "loss.kl", "eval.temperature"])
+def test_a_number_that_is_not_finite_is_a_fault(key: str, value: str, file: Path) -> None:
+    (found,) = faults_in(file, f"{key}={value}")
+    assert found.startswith(f"{file}: {key}: Input should be ")
+
+
+def test_seeds_are_what_generators_take(file: Path) -> None:
+    assert load_recipe(file, [f"seed={2**63 - 1}"]).seed == 2**63 - 1
+    assert faults_in(file, f"seed={2**63}") == [f"{file}: seed: Input should be less than or equal to {2**63 - 1}"]
+
+
+def test_a_whole_number_of_thousands_of_digits_is_a_fault(file: Path) -> None:
+    assert faults_in(file, f"seed={'9' * 5000}")[0].startswith(f"{file}: seed: Unable to parse input string as an integer")
+    file.write_text(f"seed = {'9' * 5000}\n{TEXT}")
+    assert faults_in(file)[0].startswith(f"{file}: not valid TOML: Exceeds the limit")
+
+
 @pytest.mark.parametrize(
     ("table", "fault"),
     [
         ({"protocol": {"max_attempt_tokens": 100, "max_dialogue_tokens": 100}}, "protocol.max_attempt_tokens must be below protocol.max_dialogue_tokens"),
         ({"advantage": {"name": "rloo"}, "train": {"group_size": 1}}, "advantage.name = 'rloo' compares the rollouts of a group: set train.group_size to 2"),
         ({"train": {"problems_per_step": 1, "group_size": 2, "minibatches": 3}}, "train.minibatches = 3 is more than the 2 dialogues of a step"),
-        ({"sampling": {"temperature": 0}}, "sampling.temperature = 0 cannot explore"),
+        ({"sampling": {"temperature": 0}}, "sampling.temperature = 0 cannot explore: training needs 0.01 or more"),
+        ({"sampling": {"temperature": 1e-40}}, "sampling.temperature = 1e-40 cannot explore: training needs 0.01 or more"),
         ({"train": {"micro_batch_tokens": 100}}, "train.micro_batch_tokens is below protocol.max_dialogue_tokens"),
         ({"loss": {"kl_in_reward": True}}, "loss.kl_in_reward without loss.kl"),
         ({"loss": {"kl_in_reward": True, "kl": 0.1}, "advantage": {"name": "pass@k"}}, "loss.kl_in_reward has no effect on advantage.name = 'pass@k'"),
@@ -327,7 +350,10 @@ def test_evaluation_as_it_is_asked_for() -> None:
         ({"controls": "history_blnd"}, "eval.controls: 'history_blnd' is not known; did you mean 'history_blind'?"),
         ({"controls": "x"}, "eval.controls: 'x' is not known; use all, or some of history_blind, verdict_hidden"),
         ({"controls": ["false_wrnog"]}, "eval.controls.0: 'false_wrnog' is not known; use 'history_blind'"),
-        ({"temperatures": [0.0]}, "eval.temperatures.0: Input should be greater than 0"),
+        ({"temperatures": [0.0]}, "eval.temperatures.0: Input should be greater than or equal to 0.01"),
+        ({"temperature": 1e-40}, "eval.temperature: 1e-40 is as good as greedy: write 0, or 0.01 or more"),
+        ({"temperature": 1e300}, "eval.temperature: Input should be less than or equal to 100"),
+        ({"temperatures": [1e300]}, "eval.temperatures.0: Input should be less than or equal to 100"),
         ({"temperatures": []}, "eval.temperatures: give at least one, e.g. [1.0]"),
     ],
 )
