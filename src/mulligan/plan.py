@@ -60,8 +60,9 @@ class Plan:
     @property
     def remarks(self) -> list[str]:
         """What a careful reader of the results would want to know about the problems."""
-        found = [f"{s.source}: {s.unchecked} problems have no gold answer to check" for s in (self.train_set, *self.eval_sets) if s.unchecked]
-        return [*self.doubts, *found, *(text for chosen in self.eval_sets if (text := not_held_out(chosen, self.problems)))]
+        sets = (self.train_set, *self.eval_sets)
+        found = [f"{s.source}: {s.unchecked} problems have no gold answer to check" for s in sets if s.unchecked]
+        return [*self.doubts, *found, *(text for s in sets for text in s.remarks), *(text for chosen in self.eval_sets if (text := not_held_out(chosen, self.problems)))]
 
     @property
     def data_hashes(self) -> dict[str, str]:
@@ -137,7 +138,7 @@ def evaluate_set(
     on_done: Callable[[Rollout], None] | None = None,
 ) -> Evaluation:
     """Evaluate on one problem set with `budgets` attempts, beside the ceilings that its task has under the player's feedback, and warn of problems of
-    it in `trained_on`. `kept`: the player that keeps what this one plays, to go on from there."""
+    it in `trained_on`, and of what was remarked when it was read. `kept`: the player that keeps what this one plays, to go on from there."""
     done = evaluate(
         kept or player,
         problems,
@@ -155,8 +156,8 @@ def evaluate_set(
         rivals=rivals,
         on_done=on_done,
     )
-    warning = not_held_out(problems, trained_on)
-    return replace(done, warnings=(*done.warnings, warning)) if warning else done
+    shared = not_held_out(problems, trained_on)
+    return replace(done, warnings=(*done.warnings, *problems.remarks, *([shared] if shared else [])))
 
 
 def check_evaluation(recipe: Recipe) -> None:

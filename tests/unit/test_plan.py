@@ -90,6 +90,13 @@ def test_problems_that_are_not_held_out_are_remarked_on():
     ]
 
 
+def test_a_dropped_system_turn_is_remarked_on(tmp_path: Path):
+    prompt = [{"role": "system", "content": "add"}, {"role": "user", "content": "1 + 1"}]
+    source = jsonl(tmp_path / "p.jsonl", {"prompt": prompt, "answer": "2"})
+    (remark,) = make_plan(recipe(problems__train=source, problems__eval=[])).remarks
+    assert remark.startswith(f"{source}: the system turn of 1 question is dropped")
+
+
 def test_feedback_is_tried_on_a_real_verdict():
     assert make_plan(recipe(protocol__feedback="{hint} {n}"))
     with pytest.raises(ConfigError, match=r"protocol\.feedback: unknown field \{hnt\}; known fields: .*\{hint\}"):

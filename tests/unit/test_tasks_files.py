@@ -106,6 +106,30 @@ def test_chat_messages_as_the_question(tmp_path):
     assert load_problems(write_lines(tmp_path / "a.jsonl", {"prompt": messages, "answer": 3})).problems[0].question == "how many?"
 
 
+def turns(*roles):
+    return [{"role": role, "content": f"{role} {i}"} for i, role in enumerate(roles)]
+
+
+@pytest.mark.parametrize("roles", [("user", "user"), ("user", "assistant"), ("system", "user", "assistant", "user"), ("user", "tool")])
+def test_a_dialogue_is_no_question(tmp_path, roles):
+    path = write_lines(tmp_path / "a.jsonl", {"prompt": turns("user"), "answer": 1}, {"prompt": turns(*roles), "answer": 3})
+    with pytest.raises(DataError) as error:
+        load_problems(path)
+    assert f"{path}: line 2 has a dialogue for a question (turns: {', '.join(roles)}); leave one user turn" in str(error.value)
+
+
+def test_a_dropped_system_turn_is_remarked_on(tmp_path):
+    one = write_lines(tmp_path / "one.jsonl", {"prompt": turns("system", "user"), "answer": 3}, {"prompt": turns("user"), "answer": 4})
+    two = write_lines(tmp_path / "two.jsonl", *({"prompt": turns("system", "user"), "answer": i} for i in range(2)))
+    remarks = (
+        f"{one}: the system turn of 1 question is dropped: what it says goes into protocol.system, one text for all questions",
+        f"{two}: the system turn of 2 questions is dropped: what it says goes into protocol.system, one text for all questions",
+    )
+    assert load_problems(f"{one} + {two}").remarks == remarks
+    assert load_problems(f"{one} + {two}", limit=1).problems[0].question == "user 1"
+    assert load_problems(write_lines(tmp_path / "three.jsonl", *ROWS)).remarks == ()
+
+
 def test_context_stands_before_the_question(tmp_path):
     path = write_lines(
         tmp_path / "a.jsonl", {"context": "Let x = 2.", "question": "x?", "answer": 2}, {"context": None, "question": "1?", "answer": 1}

@@ -35,7 +35,11 @@ _WRITTEN_LIST = re.compile(r"\s*\[\s*['\"]")
 
 
 class Columns:
-    """Reads question and answer out of a row. Columns that are not named are searched, per row, in the order of the lists above."""
+    """Reads question and answer out of a row. Columns that are not named are searched, per row, in the order of the lists above.
+
+    Attributes:
+        system_turns: questions read so far whose chat messages had a system turn, which is left out.
+    """
 
     def __init__(
         self, origin: str, question: str | None = None, answer: str | None = None, context: str | None = None, *, keep_dollars: bool = False
@@ -46,20 +50,23 @@ class Columns:
         self.named = {"question": question, "answer": answer, "context": context}
         self.context = context or "context"
         self.keep_dollars = keep_dollars
+        self.system_turns = 0
         self._checked = False
 
     def read(self, place: str, row: Mapping[str, Any]) -> tuple[str, str]:
         """Question (its context put before it) and gold answer of one row.
 
         Raises:
-            DataError: no such column (names those there are), or this row lacks a question or an answer (names the row).
+            DataError: no such column (names those there are), or this row lacks a question or an answer, or has a dialogue for a question
+                (names the row).
         """
         if not self._checked:
             self._check_columns(row)
             self._checked = True
-        question = next((text for c in self.question if (text := question_text(cell(row, c)))), None)
+        column, question = next(((c, text) for c in self.question if (text := question_text(cell(row, c)))), ("", None))
         if question is None:
             raise DataError(f"{self.origin}: {place} has no question (column {_names(self.question, row)}); fill it in or remove the row")
+        self._check_turns(place, roles_of(cell(row, column)))
         answer = next((text for c in self.answer if (text := self._gold(c, cell(row, c)))), None)
         if answer is None:
             raise DataError(
@@ -74,6 +81,14 @@ class Columns:
     def _gold(self, column: str, value: Any) -> str | None:
         only_marked = column in PROSE_COLUMNS and self.named["answer"] is None
         return gold_text(value, only_marked=only_marked, keep_dollars=self.keep_dollars)
+
+    def _check_turns(self, place: str, roles: Sequence[Any]) -> None:
+        if len(roles) > 1 + roles.count("system"):
+            raise DataError(
+                f"{self.origin}: {place} has a dialogue for a question (turns: {', '.join(map(str, roles))}); "
+                "leave one user turn: the turns that follow are played, with the feedback of the recipe's protocol"
+            )
+        self.system_turns += "system" in roles
 
     def _check_columns(self, row: Mapping[str, Any]) -> None:
         there = ", ".join(row) or "none"
@@ -108,6 +123,11 @@ def _find(row: Mapping[str, Any], name: str) -> tuple[bool, Any]:
 
 def _names(columns: Sequence[str], row: Mapping[str, Any]) -> str:
     return " or ".join(repr(c) for c in columns if has_column(row, c)) or repr(columns[0])
+
+
+def roles_of(value: Any) -> list[Any]:
+    """The roles of a list of chat messages; empty for anything else."""
+    return [m.get("role") for m in value if isinstance(m, Mapping)] if isinstance(value, (list, tuple)) else []
 
 
 def question_text(value: Any) -> str | None:

@@ -33,11 +33,13 @@ class SetAside:
 
 @dataclass(frozen=True, slots=True)
 class ProblemSet:
-    """The problems of one source, in its order; `set_aside` lists what was left out and is never silently dropped."""
+    """The problems of one source, in its order; `set_aside` lists what was left out and is never silently dropped, `remarks` says what of the
+    problems themselves was."""
 
     problems: tuple[Problem, ...]
     source: str
     set_aside: tuple[SetAside, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.problems)
@@ -97,7 +99,7 @@ async def self_check(problems: ProblemSet, grader: Grader, *, concurrency: int =
         raise DataError(
             f"{problems.source}: no gold answer passes its own grader, so nothing is left; check answer column and grader ({failed[0].reason})"
         )
-    return ProblemSet(kept, problems.source, problems.set_aside + failed)
+    return ProblemSet(kept, problems.source, problems.set_aside + failed, problems.remarks)
 
 
 def _check_key(problem: Problem) -> Any:

@@ -52,7 +52,14 @@ def load(scheme: str, name: str, query: dict[str, str], *, source: str, limit: i
         problems.append(problem)
         if len(problems) == limit:
             break
-    return ProblemSet(tuple(problems), source, tuple(aside))
+    return ProblemSet(tuple(problems), source, tuple(aside), _remarks(source, columns))
+
+
+def _remarks(source: str, columns: Columns) -> tuple[str, ...]:
+    if not columns.system_turns:
+        return ()
+    whose = "1 question" if columns.system_turns == 1 else f"{columns.system_turns:,} questions"
+    return (f"{source}: the system turn of {whose} is dropped: what it says goes into protocol.system, one text for all questions",)
 
 
 def _meta(row: dict[str, Any]) -> dict[str, Any]:
