@@ -81,7 +81,7 @@ class Chat:
         close_turn_ids: what ends an assistant turn in the template; eos where the template writes no control token there.
 
     Raises:
-        ModelError: no chat template, or one that cannot take a user turn after an assistant turn.
+        ModelError: no chat template, or one that ignores `add_generation_prompt` or cannot take a user turn after an assistant turn.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, extra_end_ids: Iterable[int] = ()):
@@ -247,7 +247,7 @@ class Chat:
     def _read_bridge(self, role: str) -> _Bridge:
         """What follows an assistant's content, by difference; checked to be the same after a second attempt."""
         fix = _OTHER_TEMPLATE if role == "user" else 'set protocol.feedback_role = "user"'
-        found = []
+        found, openings = [], []
         for roles in (["user", "assistant", role], ["user", "assistant", role, "assistant", role]):
             last = len(roles) - 1
             text, slots = self._probe(roles, fix, padded=[last])
@@ -256,18 +256,29 @@ class Chat:
             if slot.start < answer.end:
                 raise ModelError(f"the chat template of {self.name} moves a late {role} turn to the front: {fix}")
             found.append(_Bridge(text[answer.end : slot.start], text[slot.end :], slot))
-            if last == 2:
-                self._assistant_prefix = self._prefix_of_answers(text[: answer.start])
+            openings.append(text[: answer.start])
         first, second = found
         if (first.before, first.after) != (second.before, second.after):
             raise ModelError(f"the chat template of {self.name} writes a second {role} turn of feedback unlike the first: {fix}")
+        self._assistant_prefix = self._prefix_of_answers(openings[0])
         return first
 
     def _prefix_of_answers(self, rendered: str) -> str:
-        """White space that the template puts between generation prompt and an assistant's content: the policy would write it."""
+        """White space that the template puts between generation prompt and an assistant's content: the policy would write it.
+
+        Raises:
+            ModelError: the template opens an assistant's turn, but not for the generation prompt: the policy would answer in the user's turn.
+        """
         prompt, _ = self._probe(["user"], _OTHER_TEMPLATE, padded=[])
         rest = rendered.removeprefix(prompt)
-        return rest if rendered.startswith(prompt) and rest.isspace() else ""
+        if not rendered.startswith(prompt) or not rest:
+            return ""
+        if rest.isspace():
+            return rest
+        if prompt == self._probe(["user"], _OTHER_TEMPLATE, padded=[], generation=False)[0]:
+            opening = f"{{% if add_generation_prompt %}}{{{{ {rest!r} }}}}{{% endif %}}"
+            raise ModelError(f"the chat template of {self.name} ignores add_generation_prompt: end it with {opening}, or {_OTHER_TEMPLATE}")
+        return ""  # more than the prompt opens (a channel, an empty thought): the policy writes it, or leaves it out
 
     def _read_turn_end(self, extra_end_ids: Iterable[int]) -> None:
         text, slots = self._probe(["user", "assistant"], _OTHER_TEMPLATE, padded=[], generation=False)

@@ -292,6 +292,29 @@ def test_templates_that_cannot_hold_a_second_attempt(template, message):
         Chat(bytes_tokenizer(template))
 
 
+TURNS = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+
+
+def test_a_template_that_ignores_the_generation_prompt():
+    fix = r"end it with {% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    with pytest.raises(ModelError) as caught:
+        Chat(bytes_tokenizer(TURNS))
+    assert f"ignores add_generation_prompt: {fix}, or set model.tokenizer to one" in str(caught.value)
+    assert Chat(bytes_tokenizer(TURNS + fix.removeprefix("end it with "))).prompt_ids(USER)[-len("assistant\n") :] == b("assistant\n")
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]{% else %}{{ m.content }}<|im_end|>{% endif %}{% endfor %}",  # needs none
+        TURNS.replace("{{ m.content }}", "{{ '<final>' if m.role == 'assistant' }}{{ m.content }}") + "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+        TURNS + "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}",
+    ],
+)
+def test_answers_that_begin_otherwise_than_the_generation_prompt_ends(template):
+    assert Chat(bytes_tokenizer(template)).prompt_ids(USER) == plain(bytes_tokenizer(template), USER)
+
+
 def test_a_system_turn_that_is_hoisted_is_no_feedback():
     template = "{% for m in messages %}{% if m['role'] == 'system' %}{{ m['content'] }}{% endif %}{% endfor %}" + CHATML.replace(
         "{{ '<|im_start|>'", "{% if m['role'] != 'system' %}{{ '<|im_start|>'", 1
@@ -305,7 +328,7 @@ def test_tokenizers_without_pad_or_eos_work():
     tokenizer = bytes_tokenizer(bos_token="<|endoftext|>")
     assert tokenizer.eos_token_id is None and tokenizer.pad_token_id is None
     assert Chat(tokenizer).end_ids == {2}  # the template's own end of turn
-    assert Chat(bytes_tokenizer("{% for m in messages %}{{ '|' + m['content'] }}{% endfor %}", bos_token="<|endoftext|>")).close_turn_ids == []
+    assert Chat(bytes_tokenizer("{% for m in messages %}{{ m['content'] + '|' }}{% endfor %}", bos_token="<|endoftext|>")).close_turn_ids == []
 
 
 # ------------------------------------------------------------------------------------------------------------ a real model
