@@ -250,15 +250,17 @@ class RunFolder:
 
     def close(self) -> None:
         """Close the files, which `log` opens again, and let another process train here."""
-        self._close_files()
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        try:
+            self._close_files()
+        finally:
+            if self._lock is not None:
+                self._lock.close()
+                self._lock = None
 
     def _close_files(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()  # writes what is left, which a full disk refuses
         if self._board is not None:
             self._board.close()
             self._board = None

@@ -6,14 +6,16 @@ by its recipe, and a resumed run continues to the bit.
 
 from __future__ import annotations
 
+import errno
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 
 from mulligan import checkpoint
 from mulligan.config import Recipe
@@ -37,14 +39,30 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, display: Display |
     Raises:
         ConfigError, DataError, ModelError, ContextOverflow: found before anything heavy is loaded.
         ConfigError, too: with `resume`, the recipe trains otherwise than the run's own, on other problems, or less than what is done.
-        RunError: the folder holds a run already (without `resume`) or none (with it).
+        RunError: the folder holds a run already (without `resume`) or none (with it); the disk is full or refuses.
         GraderError: more than `grader.max_failure_rate` of the verdicts are failures of the grader itself.
         RunError, too: every dialogue of a step broke, or the feedback function raised on more than that share of the failed attempts.
     """
     plan = make_plan(recipe)
-    with _open_to_go_on(out, plan) if resume else RunFolder.create(out, recipe, data_hashes=plan.data_hashes) as run:
+    with _full_disk_is_told(out), _open_to_go_on(out, plan) if resume else RunFolder.create(out, recipe, data_hashes=plan.data_hashes) as run:
         _train(recipe, run, plan, display or Display(), resume=resume)
     return run.path
+
+
+_DISK_REFUSES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+
+
+@contextmanager
+def _full_disk_is_told(out: Path) -> Iterator[None]:
+    """Raises RunError for what any writer of a run raises when the disk refuses; safetensors have an error of their own (what is read of them is
+    checked where it is read)."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if isinstance(error, OSError) and error.errno not in _DISK_REFUSES:
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise RunError(f"{out}: the run cannot be written ({reason}): free space, then the same command goes on (mulligan train: with --resume)") from error
 
 
 def _train(recipe: Recipe, run: RunFolder, plan: Plan, display: Display, *, resume: bool) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_dialogues import problem, rollout
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import SafetensorError
 
 from mulligan.config import Recipe, parse_recipe
 from mulligan.errors import GraderError, RunError
-from mulligan.train import NEW_STATE, _check_feedback, _check_grader, _finished, problems_of_step, rollout_metrics
+from mulligan.runlog import RunFolder
+from mulligan.train import NEW_STATE, _check_feedback, _check_grader, _finished, problems_of_step, rollout_metrics, train
 from mulligan.types import Group, Problem
 
 PROBLEMS = [problem(i) for i in range(10)]
@@ -181,3 +185,49 @@ def test_when_a_run_ends(sections: dict[str, Any], step: int, tokens: int, finis
 def test_problems_are_not_copied():
     chosen: list[Problem] = problems_of_step(PROBLEMS, 0, 3, seed=0)
     assert all(any(p is q for q in PROBLEMS) for p in chosen)
+
+
+# ----------------------------------------------------------------------------------------------------------------------- disk
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(("error", "reason"), [(FULL, "No space left on device"), (SafetensorError("I/O error: no space"), "I/O error: no space")])
+def test_a_full_disk_is_told_with_the_way_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str):
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("mulligan.train.write_set_aside", refuse)
+    with pytest.raises(RunError) as caught:
+        train(recipe(), tmp_path / "r")
+    assert str(caught.value) == f"{tmp_path / 'r'}: the run cannot be written ({reason}): free space, then the same command goes on (mulligan train: with --resume)"
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(errno.EPIPE, "Broken pipe"), OSError(errno.ENOMEM, "Cannot allocate memory")])
+def test_what_the_disk_has_no_part_in_is_not_told_as_its_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError):
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("mulligan.train.write_set_aside", refuse)
+    with pytest.raises(type(error)) as caught:
+        train(recipe(), tmp_path / "r")
+    assert caught.value is error
+
+
+def test_a_line_that_the_full_disk_refuses_when_the_run_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What waits in the file's buffer is tried again on closing; the run lets go of its lock even so."""
+
+    class Refusing:
+        def close(self) -> None:
+            raise FULL
+
+    def stop(_: Recipe, run: RunFolder, *__: object, **___: object) -> None:
+        run._file = Refusing()  # type: ignore[assignment]
+        runs.append(run)
+
+    runs: list[RunFolder] = []
+    monkeypatch.setattr("mulligan.train._train", stop)
+    with pytest.raises(RunError, match="free space"):
+        train(recipe(), tmp_path / "r")
+    assert runs[0]._lock is None and runs[0]._file is None
