@@ -84,8 +84,10 @@ class AttemptBudget(Section):
 
 
 def _budget(value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, (str, int)):
+    if isinstance(value, AttemptBudget):
         return value
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise ValueError(f"{value!r} is not a budget; write 'uniform(1,5)', 'fixed(2)' or 'weights(1,1,2)'")
     return AttemptBudget.parse(f"fixed({value})" if isinstance(value, int) else value)
 
 
@@ -121,6 +123,8 @@ class ModelConfig(Section):
     @field_validator("path")
     @classmethod
     def _tiny_alone(cls, path: str) -> str:
+        if not path.strip():
+            raise ValueError("is empty; give a folder, a Hub id, a .gguf file or 'tiny:'")
         if path.startswith("tiny:") and path != "tiny:":
             raise ValueError("write 'tiny:' alone; its size is set in [model.tiny]")
         return path
@@ -394,6 +398,8 @@ class Recipe(Section):
             faults.append("loss.kl_in_reward without loss.kl: set loss.kl above 0 or drop kl_in_reward")
         if self.loss.kl_in_reward and self.advantage.name == "pass@k":
             faults.append("loss.kl_in_reward has no effect on advantage.name = 'pass@k', which sees what is solved and no reward: drop kl_in_reward")
+        if self.loss.kl > 0 and self.loss.kl_estimator == "k1" and not self.loss.kl_in_reward:
+            faults.append("loss.kl_estimator = 'k1' has no pull as a loss, only noise: set it to 'k2' or 'k3', or set loss.kl_in_reward")
         faults += self._format_faults()
         if faults:
             raise ValueError("\n".join(faults))

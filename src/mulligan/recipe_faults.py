@@ -19,7 +19,16 @@ def explain(error: Any, recipe: type[BaseModel]) -> list[str]:
         hint = f"did you mean {near[0]!r}?" if near else "known keys: " + ", ".join(sorted(known))
         return [f"unknown key {where!r}; {hint}"]
     if kind == "missing":
+        if isinstance(error["loc"][-1], int):  # a place in a list
+            key = ".".join(map(str, error["loc"][:-1]))
+            return [f"{key}: {error['input']!r} has too few values: write as many as the default has (mulligan settings {key})"]
         return [f"{where!r} is missing: set it in the recipe"]
+    if kind == "model_type":
+        known = _known_keys(recipe, error["loc"])
+        first = next((key for key in ("path", "train", "steps") if key in known), known[0] if known else "KEY")
+        return [f"{where}: {error['input']!r} is no section: set its keys one by one, e.g. {where}.{first}=..."]
+    if kind == "tuple_type":
+        return [f"{where}: {error['input']!r} is no list: write it in brackets, e.g. [{error['input']!r}]"]
     message = str(error["msg"]).removeprefix("Value error, ")
     if kind == "literal_error":
         near = difflib.get_close_matches(str(error["input"]), [w.strip("'") for w in re.findall(r"'[^']*'", message)], n=1)

@@ -146,8 +146,18 @@ def test_no_text_breaks_the_parser_otherwise_than_by_its_own_fault(text: str) ->
         ({"optimizer": {"betas": [1.5, 0.9]}}, "optimizer.betas.0: Input should be less than 1"),
         ({"model": {"path": "tiny:large"}}, "model.path: write 'tiny:' alone; its size is set in [model.tiny]"),
         ({"train": {"steps": "many"}}, "train.steps: Input should be a valid integer, unable to parse string as an integer"),
-        ({"train": 3}, "train: Input should be a valid dictionary or instance of TrainConfig"),
-        ({"attempts": [1, 2]}, "attempts: Input should be a valid dictionary or instance of AttemptBudget"),
+        ({"train": 3}, "train: 3 is no section: set its keys one by one, e.g. train.steps=..."),
+        ({"model": "foo"}, "model: 'foo' is no section: set its keys one by one, e.g. model.path=..."),
+        ({"problems": "foo.jsonl"}, "problems: 'foo.jsonl' is no section: set its keys one by one, e.g. problems.train=..."),
+        ({"model": {"path": "tiny:", "tiny": 3}}, "model.tiny: 3 is no section: set its keys one by one, e.g. model.tiny.hidden_size=..."),
+        ({"model": {"path": " "}}, "model.path: is empty; give a folder, a Hub id, a .gguf file or 'tiny:'"),
+        ({"attempts": [1, 2]}, f"attempts: [1, 2] is not a budget; {FORMS}"),
+        ({"attempts": 2.5}, f"attempts: 2.5 is not a budget; {FORMS}"),
+        ({"attempts": True}, f"attempts: True is not a budget; {FORMS}"),
+        ({"eval": {"temperatures": 1.0}}, "eval.temperatures: 1.0 is no list: write it in brackets, e.g. [1.0]"),
+        ({"optimizer": {"betas": 0.9}}, "optimizer.betas: 0.9 is no list: write it in brackets, e.g. [0.9]"),
+        ({"optimizer": {"betas": [0.9]}}, "optimizer.betas: [0.9] has too few values: write as many as the default has (mulligan settings optimizer.betas)"),
+        ({"problems": {"train": "a.jsonl", "eval": 5}}, "problems.eval: 5 is no list: write it in brackets, e.g. [5]"),
     ],
 )
 def test_a_fault_names_the_key_and_what_to_write(table: dict[str, Any], fault: str) -> None:
@@ -184,6 +194,7 @@ def test_a_whole_number_of_thousands_of_digits_is_a_fault(file: Path) -> None:
         ({"train": {"micro_batch_tokens": 100}}, "train.micro_batch_tokens is below protocol.max_dialogue_tokens"),
         ({"loss": {"kl_in_reward": True}}, "loss.kl_in_reward without loss.kl"),
         ({"loss": {"kl_in_reward": True, "kl": 0.1}, "advantage": {"name": "pass@k"}}, "loss.kl_in_reward has no effect on advantage.name = 'pass@k'"),
+        ({"loss": {"kl": 0.1, "kl_estimator": "k1"}}, "loss.kl_estimator = 'k1' has no pull as a loss, only noise: set it to 'k2' or 'k3', or set loss.kl_in_reward"),
     ],
 )
 def test_settings_that_contradict_each_other(table: dict[str, Any], fault: str) -> None:

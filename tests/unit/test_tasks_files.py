@@ -101,6 +101,12 @@ def test_columns_by_name_case_and_path(tmp_path):
     assert load_problems(path + "?question=Q&answer=reward_model.ground_truth").problems[0].question == "one?"
 
 
+def test_spaces_around_the_names_of_columns_do_not_count(tmp_path):
+    (tmp_path / "a.csv").write_text("question , answer\none?,2\n")
+    assert [(p.question, p.answer) for p in load_problems(str(tmp_path / "a.csv"))] == [("one?", "2")]
+    assert load_problems(f"{tmp_path / 'a.csv'}?question=Question&answer=answer").problems[0].answer == "2"
+
+
 def test_chat_messages_as_the_question(tmp_path):
     messages = [{"role": "system", "content": "s"}, {"role": "user", "content": "how many?"}]
     assert load_problems(write_lines(tmp_path / "a.jsonl", {"prompt": messages, "answer": 3})).problems[0].question == "how many?"
@@ -261,7 +267,10 @@ def test_ids_do_not_depend_on_the_source(tmp_path):
     ("lines", "query", "parts"),
     [
         ([ROWS[0], "{not json"], "", ["line 2 is not valid JSON", "column 2"]),
-        ([ROWS[0], "[1]"], "", ["line 2 holds a JSON list"]),
+        ([ROWS[0], "[1]"], "", ["line 2 holds a JSON list, not an object; write one {...} per line"]),
+        ([[ROWS[0]]], "", ["line 1 holds a JSON list, not an object; write one {...} per line, or name the file .json"]),
+        ([ROWS[0], {"question": "a \ud800 b", "answer": 1}], "", ["line 2 has half of a character in its question (a \\ud800 to \\udfff alone)"]),
+        ([ROWS[0], {"question": "a", "answer": "\udfff"}], "", ["line 2 has half of a character in its answer"]),
         ([ROWS[0], {"question": "x?", "answer": ""}], "", ["line 2 has no answer (column 'answer')"]),
         ([ROWS[0], {"question": "x?"}], "", ["line 2 has no answer"]),
         ([ROWS[0], {"question": "x?", "answer": float("nan")}], "", ["line 2 has no answer (column 'answer')"]),

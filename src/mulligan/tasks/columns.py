@@ -31,6 +31,8 @@ PROSE_COLUMNS = ("solution", "output", "response", "completion", "generated_solu
 
 _MARKED = re.compile(r"^####[ \t]*(.+?)[ \t]*$", re.MULTILINE)
 _THOUSANDS = re.compile(r"-?\$?\d{1,3}(,\d{3})+(\.\d+)?")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half of a character: JSON can hold it, UTF-8 and tokenizers cannot."""
 _WRITTEN_LIST = re.compile(r"\s*\[\s*['\"]")
 
 
@@ -57,8 +59,8 @@ class Columns:
         """Question (its context put before it) and gold answer of one row.
 
         Raises:
-            DataError: no such column (names those there are), or this row lacks a question or an answer, or has a dialogue for a question
-                (names the row).
+            DataError: no such column (names those there are), or this row lacks a question or an answer, or has a dialogue for a question, or
+                a text that is no Unicode (names the row).
         """
         if not self._checked:
             self._check_columns(row)
@@ -76,6 +78,9 @@ class Columns:
         context = cell(row, self.context)
         if isinstance(context, str) and context.strip():
             question = f"{context.strip()}\n\n{question}"
+        for role, text in (("question", question), ("answer", answer)):
+            if _SURROGATE.search(text):
+                raise DataError(f"{self.origin}: {place} has half of a character in its {role} (a \\ud800 to \\udfff alone); mend it or remove the row")
         return question, answer
 
     def _gold(self, column: str, value: Any) -> str | None:
@@ -105,7 +110,7 @@ def has_column(row: Mapping[str, Any], name: str) -> bool:
 
 
 def cell(row: Mapping[str, Any], name: str) -> Any:
-    """The value of a column, None if there is none; upper and lower case count alike, `a.b` is field b of struct a."""
+    """The value of a column, None if there is none; upper and lower case count alike, spaces around a header do not, `a.b` is field b of struct a."""
     return _find(row, name)[1]
 
 
@@ -113,7 +118,7 @@ def _find(row: Mapping[str, Any], name: str) -> tuple[bool, Any]:
     if name in row:
         return True, row[name]
     for key, value in row.items():
-        if isinstance(key, str) and key.lower() == name.lower():
+        if isinstance(key, str) and key.strip().lower() == name.strip().lower():
             return True, value
     head, dot, rest = name.partition(".")
     if dot and isinstance(row.get(head), Mapping):

@@ -102,7 +102,8 @@ def _json_object(path: Path, number: int, line: str) -> dict[str, Any]:
         where = f", column {error.colno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else f": {error}"
         raise DataError(f"{path}: line {number} is not valid JSON{where}; mend or remove the line") from None
     if not isinstance(row, dict):
-        raise DataError(f"{path}: line {number} holds a JSON {type(row).__name__}, not an object; write one {{...}} per line")
+        or_json = ", or name the file .json" if isinstance(row, list) and number == 1 else ""
+        raise DataError(f"{path}: line {number} holds a JSON {type(row).__name__}, not an object; write one {{...}} per line{or_json}")
     return row
 
 
