@@ -48,8 +48,8 @@ def load_problems(source: str, *, limit: int | None = None, seed: int = 0) -> Pr
 
     Files and the Hub: `question`, `answer`, `context` (columns; found by themselves where not given; `a.b` reaches into a
     struct), `grader` (math, numeric, text or module:function), `limit`; the Hub also `config` and `revision`. A question may be chat
-    messages with one user turn; system turns are left out, which a remark says. Exact duplicates are set aside. `gym:` takes its generator's own configuration, `size` and `seed` among it; `builtin:` the
-    keyword arguments of the generator's `generate`. Their streams may repeat a problem. The sources of a mixture take turns,
+    messages with one user turn; system turns are left out, which a remark says. Exact duplicates are set aside. `gym:` takes its
+    generator's own configuration, `size` and `seed` among it; `builtin:` the keyword arguments of the generator's `generate`. Their streams may repeat a problem. The sources of a mixture take turns,
     one problem each, until each is used up; one that is to weigh more is given more problems, or named twice with two seeds.
 
     Args:
@@ -66,7 +66,7 @@ def load_problems(source: str, *, limit: int | None = None, seed: int = 0) -> Pr
     if len(parts) > 1:
         sets = [load_problems(part, limit=limit, seed=seed) for part in parts]
         turns = (p for row in itertools.zip_longest(*(s.problems for s in sets)) for p in row if p is not None)
-        aside, remarks = (tuple(itertools.chain.from_iterable(found)) for found in ([s.set_aside for s in sets], [s.remarks for s in sets]))
+        aside, remarks = tuple(one for s in sets for one in s.set_aside), tuple(text for s in sets for text in s.remarks)
         return ProblemSet(tuple(itertools.islice(turns, limit)), source, aside, remarks)
     scheme, name, query = split_source(source)
     own = positive(query.pop("limit"), "limit", source) if "limit" in query else None
