@@ -397,6 +397,13 @@ def test_a_function_beside_the_recipe_is_found_and_takes_no_librarys_place(tmp_p
     assert not (tmp_path / "executed").exists()
 
 
+def test_a_figure_that_is_no_number(run: Callable[..., Result]) -> None:
+    Path("e").mkdir()
+    Path("e/eval.json").write_text('{"model": "m", "problem_sets": {"s": {"accuracy": {"1": {"mean": NaN, "low": 0.1, "high": 0.3, "n": 9}}}}}')
+    assert one_line(run("report", "e", "--out", "r.html")) == "e/eval.json: not readable as JSON (NaN is no finite number); run mulligan eval again"
+    assert not Path("r.html").exists()
+
+
 @pytest.mark.parametrize("command", ["view", "report"])
 def test_a_folder_is_no_page_to_write(run: Callable[..., Result], command: str) -> None:
     for out in (".", "/"):

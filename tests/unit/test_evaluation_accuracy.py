@@ -395,3 +395,7 @@ def test_read_evaluation_says_what_is_wrong(tmp_path):
     (tmp_path / "eval.json").write_text("[]")
     with pytest.raises(RunError, match=r"not an eval\.json"):
         read_evaluation(tmp_path)
+    for number in ("NaN", "-Infinity", "1e999"):
+        (tmp_path / "eval.json").write_text(f'{{"problem_sets": {{"s": {{"accuracy": {{"1": {{"mean": {number}}}}}}}}}}}')
+        with pytest.raises(RunError, match=rf"eval\.json: not readable as JSON \({number} is no finite number\)"):
+            read_evaluation(tmp_path)

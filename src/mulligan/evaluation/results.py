@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -85,12 +86,12 @@ def read_evaluation(path: str | Path) -> dict[str, Any]:
     """The content of an eval.json, given the file or its folder.
 
     Raises:
-        RunError: no such file, or not an eval.json.
+        RunError: no such file, not an eval.json, or a figure in it that is no finite number.
     """
     path = Path(path)
     path = path / EVAL_JSON if path.is_dir() else path
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        table = json.loads(path.read_text(encoding="utf-8"), parse_float=_finite, parse_constant=_finite)
     except FileNotFoundError:
         raise RunError(f"{path}: no such file; run mulligan eval with --out first") from None
     except (OSError, ValueError) as error:
@@ -98,3 +99,11 @@ def read_evaluation(path: str | Path) -> dict[str, Any]:
     if not isinstance(table, dict) or "problem_sets" not in table:
         raise RunError(f"{path}: no 'problem_sets' in it, so this is not an eval.json; give one that mulligan eval wrote")
     return table
+
+
+def _finite(text: str) -> float:
+    """A number of JSON; Python's reader lets NaN and Infinity pass, which no evaluation writes and no report could."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is no finite number")
+    return number
