@@ -224,6 +224,30 @@ def test_arms_of_the_same_seeds_are_paired_by_them(tmp_path):
         assert compare([base, arm], base).by_seed == paired
 
 
+def test_a_label_that_joins_runs_trained_otherwise_is_warned_of(runs):
+    """By what they differ in, the budget first; seeds of one recipe differ in nothing of it, whatever they are called or log."""
+    write_run(runs / "longer", seed=2, attempts="uniform(1,5)", advantage__name="grpo")
+    write_evaluation(runs / "longer", arm_data(2))
+    write_run(runs / "faster", seed=3, optimizer__lr=1e-3)
+    write_evaluation(runs / "faster", arm_data(3))
+    write_run(runs / "logged", seed=4, log__checkpoint_every=7, name="another name")
+    write_evaluation(runs / "logged", arm_data(4))
+    write_evaluation(runs / "moved", arm_data(5), model="gone", more={"trained_attempts": 7})
+
+    def said(*names):
+        arms = read_arms([f"mine={','.join(str(runs / name) for name in names)}", f"base={runs / 'single'}"])
+        found = [text for text in compare(arms, arms[1]).warnings if "trained alike" in text]
+        assert len(found) < 2
+        return "".join(found)
+
+    first = runs / "multi-seed0"
+    assert said("multi-seed0", "multi-seed1", "logged") == ""
+    unlike = "mine joins runs that were not trained alike and are no seeds of one arm"
+    assert said("multi-seed0", "longer") == f"{unlike} (attempts, advantage.name differ); as its trained budget counts that of {first}, 3"
+    assert said("multi-seed0", "faster") == f"{unlike} (optimizer.lr differs)"
+    assert said("multi-seed0", "moved") == f"{unlike} (attempts differs); as its trained budget counts that of {first}, 3"  # a budget is known without the run
+
+
 def test_warnings(runs):
     write_run(runs / "told", seed=0, protocol__feedback="verdict")
     write_evaluation(runs / "told", arm_data(3, n=40, sets=("one", "two")), more={"temperature": 0.7})

@@ -762,6 +762,16 @@ def test_many_arms_hide_most_pass_curves_at_first(tmp_path):
     assert [label for label, c in shown.items() if c.hidden] == ["armc: pass@k", "armd: pass@k"], "shown: the head's, the baseline's, and of the others the strongest"
 
 
+def test_a_report_says_which_joined_runs_were_not_trained_alike(tmp_path):
+    """Also of its only arm."""
+    for seed, attempts in enumerate(("uniform(1,3)", "uniform(1,5)")):
+        write_run(tmp_path / f"m{seed}", seed=seed, attempts=attempts)
+        full_evaluation(tmp_path / f"m{seed}", seed=seed)
+    write_report(read_arms([f"mine={tmp_path / 'm0'},{tmp_path / 'm1'}"]), tmp_path / "r.html", tmp_path / "r_files")
+    (said,) = [text for text in page_data((tmp_path / "r.html").read_text(encoding="utf-8"))["warnings"] if "trained alike" in text]
+    assert said.startswith("mine joins runs that were not trained alike and are no seeds of one arm (attempts differs); as its trained budget")
+
+
 def page_data(text):
     packed = re.search(r'id="page-data">([^<]*)<', text)
     assert packed

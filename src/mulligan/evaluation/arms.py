@@ -57,6 +57,13 @@ class Member:
         return self.figures.get("settings") or (settings_of(self.run.recipe) if self.run else {})
 
     @property
+    def trained_attempts(self) -> int | None:
+        """The largest budget in training, if known."""
+        if self.run:
+            return self.run.recipe.attempts.max_attempts
+        return next((figures["trained_attempts"] for figures in self.problem_sets.values() if figures.get("trained_attempts")), None)
+
+    @property
     def model(self) -> str:
         """What was evaluated, the same text however it was named; empty: not known."""
         named = self.figures.get("model")
@@ -88,11 +95,18 @@ class Arm:
 
     @property
     def trained_attempts(self) -> int | None:
-        """The largest budget in training, if known."""
-        run = self.members[0].run
-        if run:
-            return run.recipe.attempts.max_attempts
-        return next((s["trained_attempts"] for s in self.members[0].problem_sets.values() if s.get("trained_attempts")), None)
+        """The largest budget in training, if known; of members that a label joins though they differ in it (`trained_unlike`), the first one's."""
+        return self.members[0].trained_attempts
+
+    @property
+    def trained_unlike(self) -> list[str]:
+        """Settings by which members are no seeds of one arm, `attempts` first. A label joins whatever it is given; of a member without its run the
+        budget alone may be known."""
+        tables = [learnt_settings(m.run) for m in self.members if m.run]
+        unlike = {key: None for table in tables for key in table if any(other.get(key) != table[key] for other in tables)}
+        if len({m.trained_attempts for m in self.members} - {None}) > 1:
+            unlike["attempts"] = None
+        return sorted(unlike, key=lambda key: key != "attempts")
 
     def evaluated(self) -> Arm:
         """The arm without the members that were not evaluated; as it is where none was."""
@@ -241,7 +255,12 @@ def evaluations_on_the_way(run: RunFolder) -> dict[int, Member]:
 
 
 def arm_fingerprint(run: RunFolder) -> str:
-    """The same text for two runs exactly if they are seeds of one arm; a model that another run made counts by its run's own text."""
+    """The same text for two runs exactly if they are seeds of one arm."""
+    return json.dumps(list(learnt_settings(run).items()), sort_keys=True)
+
+
+def learnt_settings(run: RunFolder) -> dict[str, Any]:
+    """Dotted key -> value of all that says what the run learns, but the seed; a model that another run made counts by its run's own fingerprint."""
     table = dump_recipe(run.recipe)
     model = Path(run.recipe.model.path)
     # The path may be relative to the folder that the training was started in, which lies above the run. Runs that were moved or unpacked elsewhere
@@ -261,7 +280,7 @@ def arm_fingerprint(run: RunFolder) -> str:
         else:
             yield where, node
 
-    return json.dumps([(key, value) for key, value in flat(table, "") if not key.startswith(_SAME_ARM)], sort_keys=True)
+    return {key: value for key, value in flat(table, "") if not key.startswith(_SAME_ARM)}
 
 
 def _parse(argument: str) -> tuple[str | None, list[str]]:

@@ -272,7 +272,7 @@ def aligned(
 
 def comparison_warnings(arms: Sequence[Arm]) -> list[str]:
     """What makes a comparison of these arms weaker than it looks, one sentence each."""
-    found = _protocol_warnings(arms)
+    found = [*_training_warnings(arms), *_protocol_warnings(arms)]
     if few := [f"{arm.label} ({len(arm.members)})" for arm in arms if len(arm.members) < MIN_SEEDS]:
         found.append(
             f"fewer than {MIN_SEEDS} seeds: {', '.join(few)}; so few say little of another training run, and one says nothing of it"
@@ -355,6 +355,17 @@ def _grading_warnings(arms: Sequence[Arm], sets: Sequence[str]) -> list[str]:
             if some := [label for label, n in unknown.items() if 0 < n < len(problems)]:
                 left = len(problems) - len(graded_problems(arms, [name], (quantity,))[name])
                 found.append(f"{name}: {left:,} of {len(problems):,} problems are left out{figures}: {reason} of {', '.join(some)}")
+    return found
+
+
+def _training_warnings(arms: Sequence[Arm]) -> list[str]:
+    """Arms whose members a label joined though they were not trained alike."""
+    found = []
+    for arm in arms:
+        if unlike := arm.trained_unlike:
+            keys = ", ".join(unlike[:4]) + (f" and {len(unlike) - 4} more" if len(unlike) > 4 else "")
+            told = f"; as its trained budget counts that of {arm.members[0].folder}, {arm.trained_attempts}" if unlike[0] == "attempts" else ""
+            found.append(f"{arm.label} joins runs that were not trained alike and are no seeds of one arm ({keys} differ{'s' if len(unlike) == 1 else ''}){told}")
     return found
 
 
