@@ -30,7 +30,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from mulligan.config import Recipe, load_recipe
 from mulligan.display import Display
 from mulligan.errors import ConfigError, RunError
-from mulligan.evaluation.results import OF_NO_WEIGHT, read_evaluation, settings_of
+from mulligan.evaluation.results import read_evaluation, settings_of, unlike_settings
 from mulligan.evaluation.values import EVAL_JSON
 from mulligan.runlog import RunFolder, is_trained
 from mulligan.types import Rollout
@@ -119,13 +119,9 @@ def require_same_evaluation(job: Job) -> None:
     """Raises ConfigError if the evaluation in the job's folder was played, graded or drawn otherwise than the job says. Those of earlier versions say
     nothing of it."""
     figures, recipe = read_evaluation(job.folder), job.load()
-    played, wanted = figures.get("settings") or {}, settings_of(recipe)
+    differing = unlike_settings(figures.get("settings") or {}, settings_of(recipe))
     # The model's path may be another after a move; which model it is, the arm's start says.
-    unlike = [
-        f"{section}.{key}: {value!r} there, {wanted[section][key]!r} now"
-        for section, values in played.items() for key, value in values.items()
-        if key in wanted.get(section, {}) and value != wanted[section][key] and f"{section}.{key}" not in (*OF_NO_WEIGHT, "model.path")
-    ]  # fmt: skip
+    unlike = [f"{key}: {there!r} there, {now!r} now" for key, there, now in differing if key != "model.path"]
     if list(figures["problem_sets"]) != list(recipe.problems.eval):
         unlike.append(f"problems.eval: {list(figures['problem_sets'])} there, {list(recipe.problems.eval)} now")
     if unlike:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mulligan.chat import Chat
 from mulligan.config import EvalConfig, Recipe
@@ -134,6 +134,7 @@ def evaluate_set(
     trained_attempts: int | None = None,
     trained_on: Sequence[Problem] = (),
     rivals: Sequence[Rival] = (),
+    settings: Mapping[str, Any] | None = None,
     kept: KeptPlays | None = None,
     on_done: Callable[[Rollout], None] | None = None,
 ) -> Evaluation:
@@ -154,6 +155,7 @@ def evaluate_set(
         trained_attempts=trained_attempts,
         ceilings=ceilings(problems, budgets, shown=shown_fields(player.protocol)),
         rivals=rivals,
+        settings=settings,
         on_done=on_done,
     )
     shared = not_held_out(problems, trained_on)

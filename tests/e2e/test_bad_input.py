@@ -243,7 +243,7 @@ def test_evaluating_with_no_attempts(run: Callable[..., Result]) -> None:
         (["--controls", "history_blnd"], "--controls: 'history_blnd' is not known; did you mean 'history_blind'?"),
         (["--controls", "all", "--attempts", "1"], "controls change what a second attempt sees: evaluate with 2 attempts or more, or without controls"),
         (["--rival", "single"], "--rival single: write LABEL=FOLDER, with the folder of its evaluation"),
-        (["--rival", "single=nowhere"], "nowhere/values.parquet: no such file; evaluate with this version first (mulligan eval ... --out FOLDER)"),
+        (["--rival", "single=nowhere"], "nowhere holds neither a run nor an evaluation: name a folder that mulligan train or mulligan eval wrote"),
     ],
 )
 def test_evaluation_options_that_cannot_be(run: Callable[..., Result], options: list[str], fault: str) -> None:

@@ -1,15 +1,18 @@
 """values.parquet: what is paired over problems is read back as it was; rivals are paired problem by problem."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from arms_on_disk import write_run
 from fake_dialogues import FakePlayer, problem, rollout
 
+from mulligan.config import parse_recipe
 from mulligan.errors import ConfigError, RunError
-from mulligan.evaluation import evaluate, read_rivals, read_values, write_evaluation
+from mulligan.evaluation import evaluate, read_rivals, read_values, settings_of, write_evaluation
 from mulligan.evaluation.arms import read_arms
 from mulligan.evaluation.attempts import ANSWERED_AGAIN, RATES, REPEATED, attempt_counts
 from mulligan.evaluation.faults import rival_warnings
@@ -27,8 +30,8 @@ def evaluation(problems=PROBLEMS, name="twelve", samples=4, **more):
     return evaluate(FakePlayer(script), problems, name=name, attempts=(1, 2), samples=samples, temperatures=(0.5, 1.0), controls=("history_blind",), **more)
 
 
-def write(folder, *evaluations):
-    write_evaluation(folder, evaluations, model="m")
+def write(folder, *evaluations, **head):
+    write_evaluation(folder, evaluations, **{"model": "m", **head})
     return folder
 
 
@@ -123,16 +126,17 @@ def always(i, k, g):
     return ["c"] if g % 2 == 0 else ["w"]
 
 
-def rival(folder, problems=PROBLEMS, name="twelve", samples=4):
+def rival(folder, problems=PROBLEMS, name="twelve", samples=4, **head):
     """Right with every other sample: pass@1 = 0.5, pass@2 = 1 - (2/4)(1/3) = 5/6."""
-    return write(folder, evaluate(FakePlayer(always), problems, name=name, attempts=(1, 2), samples=samples))
+    return write(folder, evaluate(FakePlayer(always), problems, name=name, attempts=(1, 2), samples=samples), **head)
 
 
 def test_gain_over_a_rival_is_paired(tmp_path):
-    rivals = read_rivals([f"warm-up={rival(tmp_path / 'w', PROBLEMS[::-1], name='elsewhere')}", f"single={rival(tmp_path / 's')}"])
+    rivals = read_rivals([f"warm-up={rival(tmp_path / 'w', PROBLEMS[::-1], name='elsewhere')}", f"single={rival(tmp_path / 's', model='s')}"])
     result = evaluation(rivals=rivals)
     table = result.to_json()["rivals"]
     assert list(table) == ["warm-up", "single"]
+    assert (table["single"].pop("model"), table["warm-up"].pop("model")) == ("s", "m"), "which models they are stands beside the figures"
     assert table["warm-up"] == table["single"], "whatever the order of its problems, or the name of the set"
     assert table["single"]["pass_at_k"]["2"]["mean"] == pytest.approx(5 / 6)
     assert table["single"]["accuracy"]["1"]["mean"] == 1.0
@@ -157,11 +161,73 @@ def test_a_rival_that_was_sampled_too_little_is_warned_of(tmp_path):
     assert "pass@2 from 4 samples a problem is rough" in warnings[1] and "draw 8 or more" in warnings[1]
 
 
+RECIPE = {"model": {"path": "m"}, "problems": {"train": "builtin:guess"}, "protocol": {"max_attempt_tokens": 20, "max_dialogue_tokens": 100}}
+
+
+def changed(changes):
+    """`settings_of` the recipe with some of it changed."""
+    return settings_of(parse_recipe({section: {**table, **changes.get(section, {})} for section, table in {"protocol": {}, "grader": {}, **RECIPE}.items()}))
+
+
+def warned_of(tmp_path, there, here, top_p=1.0, model="other"):
+    """What is said of a rival's settings `there` in an evaluation by those `here`."""
+    drawn = evaluate(FakePlayer(always), PROBLEMS, name="twelve", attempts=(1, 2), samples=8, temperatures=(0.5, 1.0, 1.5), top_p=top_p)
+    folder = write(tmp_path / "r", drawn, settings=there, model=model)
+    (said,) = ([w for w in evaluation(rivals=read_rivals([f"single={folder}"]), settings=here).warnings if "rival" in w] or [""])
+    return said
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"protocol": {"max_attempt_tokens": 1}}, "protocol.max_attempt_tokens: 20 and 1"),
+        ({"protocol": {"system": "Guess."}, "grader": {"kind": "text"}}, "protocol.system: {system!r} and 'Guess.'; grader.kind: None and 'text'"),
+        ({"model": {"path": "other", "dtype": "bfloat16"}}, "model.dtype: 'float32' and 'bfloat16'"),
+        ({"protocol": {"state_budget": False, "budget_text": "{n}!"}}, "protocol.state_budget: True and False; protocol.budget_text: {budget_text!r} and '{{n}}!'"),
+    ],
+)
+def test_a_rival_whose_samples_were_drawn_otherwise_is_warned_of(tmp_path, changes, told):
+    here = changed({})
+    said = f"twelve, rival single: its samples were not drawn as they are here ({told.format(**here['protocol'])}): evaluate both alike"
+    assert warned_of(tmp_path, changed(changes), here) == said
+
+
+def test_a_rival_drawn_from_fewer_tokens_is_warned_of(tmp_path):
+    """Also where its settings are not known."""
+    assert warned_of(tmp_path, {}, changed({}), top_p=0.5) == "twelve, rival single: its samples were not drawn as they are here (top_p: 1.0 and 0.5): evaluate both alike"
+
+
+def test_a_rivals_settings_that_no_sample_depends_on_are_not_warned_of(tmp_path):
+    """A sample is a single attempt: it sees no feedback, and no dialogue's cap where that ended none of them."""
+    changes = {"model": {"path": "other"}, "protocol": {"feedback": "verdict", "history": "none", "hidden_feedback": "No.", "max_dialogue_tokens": 60}, "grader": {"hints": True, "workers": 3}}
+    assert warned_of(tmp_path, changed(changes), changed({})) == ""
+    unstated = {"state_budget": False}
+    assert warned_of(tmp_path, changed({"protocol": {**unstated, "budget_text": "{n}!"}}), changed({"protocol": unstated})) == ""
+    assert warned_of(tmp_path, {}, changed({})) == warned_of(tmp_path, changed({}), {}) == "", "not known of one of the two"
+
+
+def test_the_dialogues_cap_is_warned_of_where_it_ended_samples_of_the_rival(tmp_path):
+    assert warned_of(tmp_path, changed({"protocol": {"max_dialogue_tokens": 60}}), changed({})) == ""
+    table = json.loads((tmp_path / "r" / "eval.json").read_text())
+    table["problem_sets"]["twelve"]["starved"]["samples"] = 3
+    (tmp_path / "r" / "eval.json").write_text(json.dumps(table))
+    warnings = evaluation(rivals=read_rivals([f"single={tmp_path / 'r'}"]), settings=changed({})).warnings
+    assert any("(protocol.max_dialogue_tokens: 100 and 60)" in text for text in warnings)
+
+
+def test_a_rival_that_is_the_same_model_is_warned_of(tmp_path):
+    """Under another name of its folder as well; of another revision it is another model."""
+    said = "twelve, rival single: it is the same model once more, and says nothing of what training did; give the evaluation of another one"
+    here, revised = changed({}), changed({"model": {"path": "m", "revision": "v2"}})
+    assert warned_of(tmp_path, here, here, model="./m") == said
+    assert warned_of(tmp_path, revised, here, model="m") == warned_of(tmp_path, here, here, model="") == ""
+
+
 def test_a_rival_that_is_a_run_is_read_as_everywhere_else(tmp_path):
     """Of a run the evaluation in RUN/eval counts, which reports and comparisons read as well; not the rough one of its training."""
+    write_run(tmp_path / "run")
     rival(tmp_path / "run", PROBLEMS[:3])
     rival(tmp_path / "run" / "eval")
-    (tmp_path / "run" / "recipe.json").write_text("{}")
     (one,) = read_rivals([f"single={tmp_path / 'run'}"])
     assert one.folder == tmp_path / "run" / "eval"
     assert len(one.sets["twelve"].problem_ids) == 12
@@ -207,6 +273,10 @@ def test_rivals_are_written_label_equals_folder(tmp_path):
         "--rival =x: write LABEL=FOLDER, with the folder of its evaluation",
         "--rival a=... is given twice: give each its own label",
     ]
-    with pytest.raises(RunError, match="no such file"):
+    with pytest.raises(RunError, match="none holds neither a run nor an evaluation"):
         read_rivals([f"a={tmp_path / 'none'}"])
+    (folder / "values.parquet").rename(folder / "gone.parquet")
+    with pytest.raises(RunError, match=r"values\.parquet: no such file; evaluate with this version first"):
+        read_rivals([f"a={folder}"])
+    (folder / "gone.parquet").rename(folder / "values.parquet")
     assert [r.label for r in read_rivals([f"a b={folder}"])] == ["a b"]

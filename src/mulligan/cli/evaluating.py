@@ -96,7 +96,7 @@ def evaluate(
             with _progress(chosen.source, total) as on_done:
                 done = evaluate_set(
                     player, chosen, config, budgets, seed=seed, top_p=top_p, one_pass=one_pass,
-                    trained_attempts=trained, trained_on=trained_on, rivals=rivals, kept=kept, on_done=on_done,
+                    trained_attempts=trained, trained_on=trained_on, rivals=rivals, settings=settings_of(settled), kept=kept, on_done=on_done,
                 )  # fmt: skip
             evaluations.append(done)
         # Once it is whole: what is read as the model's evaluation must not lack a set. And before it is shown, to a reader that may be gone.

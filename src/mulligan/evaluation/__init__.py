@@ -3,13 +3,13 @@
 from mulligan.evaluation.accuracy import Player, evaluate, num_dialogues
 from mulligan.evaluation.attempts import AttemptFigures, Rate, parse_attempts
 from mulligan.evaluation.controls import ControlFigures, FalseWrong, control_faults
-from mulligan.evaluation.evaluation import Evaluation
+from mulligan.evaluation.evaluation import Evaluation, RivalFigures
 from mulligan.evaluation.intervals import Interval, bootstrap_mean, bootstrap_ratio, bootstrap_statistics, paired_difference
 from mulligan.evaluation.kept import KeptPlays
 from mulligan.evaluation.passk import pass_at_k
 from mulligan.evaluation.power import Power, detectable_difference, problems_needed
 from mulligan.evaluation.results import dialogue_table, eval_json, read_evaluation, remove_evaluation, settings_of, write_evaluation
-from mulligan.evaluation.rivals import Rival, RivalFigures, read_rivals
+from mulligan.evaluation.rivals import Rival, read_rivals
 from mulligan.evaluation.samples import SampleFigures, fold_of
 from mulligan.evaluation.tokens import EqualTokens
 from mulligan.evaluation.values import ProblemValues, read_values

@@ -107,6 +107,7 @@ def evaluate(
     trained_attempts: int | None = None,
     ceilings: Mapping[str, Mapping[int, float]] | None = None,
     rivals: Sequence[Rival] = (),
+    settings: Mapping[str, Any] | None = None,
     on_done: OnDone | None = None,
 ) -> Evaluation:
     """Play every problem with each number of attempts, under each control, and `samples` times a temperature with one attempt for pass@k.
@@ -122,6 +123,7 @@ def evaluate(
         trained_attempts: largest budget of training, if known.
         ceilings: label -> k -> exactly known value, to stand beside the figures.
         rivals: other evaluations on the same problems.
+        settings: what it is played by (`settings_of`), to warn of rivals whose samples were drawn otherwise or that are the same model.
         on_done: called once per finished dialogue.
 
     Raises:
@@ -132,14 +134,14 @@ def evaluate(
         RunError: every dialogue with some number of attempts, of a control, or every sample broke.
         ContextOverflow: a prompt leaves no room for an answer.
     """
-    settings = _checked_settings(attempts, samples, temperature, temperatures, top_p, one_pass, controls, seed)
+    checked = _checked_settings(attempts, samples, temperature, temperatures, top_p, one_pass, controls, seed)
     name = as_utf8(name)  # in all files alike
     chosen, source, set_aside = _unpack(problems, name)
     ids = tuple(p.id for p in chosen)
-    beside = {rival.label: rival.on(name, ids) for rival in rivals}
-    budget = headline_budget(settings.budgets, trained_attempts)
-    plays = _play_all(name, player, chosen, settings, budget, on_done)
-    figures = _figures(name, settings, plays, budget, beside)
+    beside = [(rival, rival.on(name, ids)) for rival in rivals]
+    budget = headline_budget(checked.budgets, trained_attempts)
+    plays = _play_all(name, player, chosen, checked, budget, on_done)
+    figures = _figures(name, checked, plays, budget, beside, settings or {})
     return Evaluation(
         name=name,
         source=source,
@@ -158,8 +160,11 @@ def evaluate(
     )
 
 
-def _figures(name: str, settings: _Settings, plays: Sequence[Play], budget: int, beside: Mapping[str, ProblemValues]) -> dict[str, Any]:
-    """Everything of an `Evaluation` that is computed from its dialogues. `budget`: `headline_budget`; `beside`: the rivals' values on the same problems."""
+def _figures(
+    name: str, settings: _Settings, plays: Sequence[Play], budget: int, beside: Sequence[tuple[Rival, ProblemValues]], played_by: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Everything of an `Evaluation` that is computed from its dialogues. `budget`: `headline_budget`; `beside`: the rivals, with their values on the same
+    problems; `played_by`: `settings_of` the recipe, or empty."""
     budgets, largest = settings.budgets, settings.largest
     rise = (budgets[0], budget) if budget > budgets[0] else None
     normal = {play.k: play.groups for play in plays if play.stage == "attempts"}
@@ -181,7 +186,7 @@ def _figures(name: str, settings: _Settings, plays: Sequence[Play], budget: int,
             name, settings.samples, largest, left_out(equal, curves), temperatures=settings.temperatures, best=_best_temperature(sampled, most),
             ungraded=sampled is not None and not means_of(sampled.passed),
         ),
-        *(text for label, values in beside.items() for text in rival_warnings(name, label, values, largest)),
+        *(text for rival, values in beside for text in _rival_warnings(name, rival, values, settings, played_by)),
         *fault_warnings(name, faults),
     ]
     return {
@@ -198,13 +203,18 @@ def _figures(name: str, settings: _Settings, plays: Sequence[Play], budget: int,
         "false_wrong": false_wrong([g.rollouts[0] for groups in controlled[FALSE_WRONG].values() for g in groups], budget) if FALSE_WRONG in controlled else None,
         "power": power,
         "gain_power": gain_power,
-        "rivals": {label: rival_figures(solved, values) for label, values in beside.items()},
+        "rivals": {rival.label: rival_figures(solved, rival, values) for rival, values in beside},
         **faults,
         "warnings": tuple(warnings),
         "curves": curves,
         "repeat_counts": repeats,
         "sampled": sampled,
     }
+
+
+def _rival_warnings(name: str, rival: Rival, values: ProblemValues, settings: _Settings, played_by: Mapping[str, Any]) -> list[str]:
+    unlike = rival.drawn_unlike(name, values.problem_ids, played_by, settings.top_p)
+    return rival_warnings(name, rival.label, values, settings.largest, unlike=unlike, same_model=rival.is_model(played_by))
 
 
 def _best_temperature(sampled: SampleFigures | None, most: int) -> tuple[int, float] | None:

@@ -65,14 +65,8 @@ class Member:
 
     @property
     def model(self) -> str:
-        """What was evaluated, the same text however it was named; empty: not known."""
-        named = self.figures.get("model")
-        if not named:
-            return ""
-        path = Path(str(named))
-        path = path.parent if path.name == "model" and (RunFolder.holds_run(path.parent) or not path.exists()) else path
-        revision = (self.figures.get("settings") or {}).get("model", {}).get("revision")
-        return (str(path.resolve()) if path.exists() else os.path.normpath(path)) + (f"@{revision}" if revision else "")
+        """What was evaluated (`model_of`)."""
+        return model_of(self.figures)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -154,6 +148,17 @@ class Arm:
                 )
             found.append(member.values.get(problem_set) or ProblemValues((), {}))
         return found
+
+
+def model_of(figures: Mapping[str, Any]) -> str:
+    """What was evaluated, by the `model` and `settings` of an eval.json, or of a rival in it: the same text however it was named; empty: not known."""
+    named = figures.get("model")
+    if not named:
+        return ""
+    path = Path(str(named))
+    path = path.parent if path.name == "model" and (RunFolder.holds_run(path.parent) or not path.exists()) else path
+    revision = (figures.get("settings") or {}).get("model", {}).get("revision")
+    return (str(path.resolve()) if path.exists() else os.path.normpath(path)) + (f"@{revision}" if revision else "")
 
 
 def _keys(values: ProblemValues) -> dict[Key, int]:

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from mulligan.errors import ConfigError
 from mulligan.evaluation.arms import Arm, Key
 from mulligan.evaluation.compare import MIN_SEEDS, Floats, Weighting, differences, means
-from mulligan.evaluation.faults import COUNTED, FEW, SMALL_SET, few
+from mulligan.evaluation.faults import COUNTED, FEW, SMALL_SET, few, listed
 from mulligan.evaluation.intervals import Interval
 from mulligan.evaluation.power import Power, power_of
-from mulligan.evaluation.results import OF_NO_WEIGHT
+from mulligan.evaluation.results import unlike_settings
 from mulligan.evaluation.values import begun_evaluation
 
 Measure = tuple[tuple[str, float], ...]
@@ -376,8 +376,7 @@ def _protocol_warnings(arms: Sequence[Arm]) -> list[str]:
     for arm in arms[1:]:
         differing = _differing_settings(first, arm)
         if differing:
-            shown = "; ".join(f"{key}: {a!r} and {b!r}" for key, a, b in differing[:4]) + (f"; and {len(differing) - 4} more" if len(differing) > 4 else "")
-            found.append(f"{first.label} and {arm.label} were not played alike ({shown})")
+            found.append(f"{first.label} and {arm.label} were not played alike ({listed(differing)})")
     mixed = [arm.label for arm in arms if len({_played(m.problem_sets) for m in arm.members}) > 1 or any(_differing_settings(arm.seeds()[0], seed) for seed in arm.seeds()[1:])]
     if mixed:
         found.append(f"the seeds of {', '.join(mixed)} were not evaluated alike (protocol, grader, temperatures, samples, numbers of attempts or mode differ)")
@@ -385,11 +384,7 @@ def _protocol_warnings(arms: Sequence[Arm]) -> list[str]:
 
 
 def _differing_settings(a: Arm, b: Arm) -> list[tuple[str, Any, Any]]:
-    found = []
-    one, two = a.members[0].settings, b.members[0].settings
-    if one and two:
-        pairs = [(f"{section}.{key}", value, two[section][key]) for section in ("protocol", "grader") for key, value in one.get(section, {}).items() if key in two.get(section, {})]
-        found += [(key, x, y) for key, x, y in pairs if x != y and key not in OF_NO_WEIGHT]
+    found = [unlike for unlike in unlike_settings(a.members[0].settings, b.members[0].settings) if unlike[0].startswith(("protocol.", "grader."))]
     for name in a.problem_sets:
         if name in b.problem_sets:
             settings = (m.members[0].problem_sets[name] for m in (a, b))

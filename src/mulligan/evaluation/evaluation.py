@@ -10,7 +10,6 @@ from mulligan.evaluation.attempts import AttemptFigures, Rate
 from mulligan.evaluation.controls import ControlFigures, FalseWrong
 from mulligan.evaluation.intervals import Interval
 from mulligan.evaluation.power import Power
-from mulligan.evaluation.rivals import RivalFigures
 from mulligan.evaluation.samples import SampleFigures, key_of
 from mulligan.evaluation.tokens import EqualTokens
 from mulligan.evaluation.values import Curves, ProblemValues, Values
@@ -26,6 +25,22 @@ class Play:
     k: int
     groups: tuple[Group, ...]
     index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RivalFigures:
+    """The rival's own accuracy and pass@k, and `gain`: this model's accuracy - the rival's pass@k, paired. `model` and `settings`: as its own
+    eval.json has them, None and empty where that does not say."""
+
+    model: str | None
+    settings: Mapping[str, Any]
+    accuracy: Mapping[int, Interval]
+    pass_at_k: Mapping[int, Interval]
+    gain: Mapping[int, Interval]
+
+    def to_json(self) -> dict[str, Any]:
+        figures = {"accuracy": self.accuracy, "pass_at_k": self.pass_at_k, "gain": self.gain}
+        return {"model": self.model, "settings": dict(self.settings), **{key: _intervals_json(by_k) for key, by_k in figures.items()}}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from mulligan.evaluation.evaluation import Play
 from mulligan.evaluation.intervals import Interval
@@ -98,11 +99,21 @@ def sample_warnings(
     return found
 
 
-def rival_warnings(name: str, label: str, rival: ProblemValues, largest: int) -> list[str]:
-    """Where the rival's pass@k ends before this evaluation's attempts do, or comes of too few samples or of one temperature, so that it may be too low and
-    the gain over it too high. Evaluations of earlier versions do not say how often they sampled."""
+def listed(differing: Sequence[tuple[str, Any, Any]]) -> str:
+    """Settings with both values, four at most."""
+    return "; ".join(f"{key}: {a!r} and {b!r}" for key, a, b in differing[:4]) + (f"; and {len(differing) - 4} more" if len(differing) > 4 else "")
+
+
+def rival_warnings(name: str, label: str, rival: ProblemValues, largest: int, *, unlike: Sequence[tuple[str, Any, Any]] = (), same_model: bool = False) -> list[str]:
+    """Where the rival's pass@k ends before this evaluation's attempts do, or comes of too few samples or of one temperature, or of samples drawn otherwise
+    (`unlike`: settings, with the value here and the rival's), so that it may be too low and the gain over it too high; and where it is the same model once more.
+    Evaluations of earlier versions do not say how often they sampled."""
     name, reach = f"{name}, rival {label}", max(rival.quantities["passed"])
     found = [f"{name}: its pass@k stops at k = {reach}: evaluate it with --attempts up to {largest}, and with as many samples or more"] if reach < largest else []
+    if unlike:
+        found.append(f"{name}: its samples were not drawn as they are here ({listed(unlike)}): evaluate both alike")
+    if same_model:
+        found.append(f"{name}: it is the same model once more, and says nothing of what training did; give the evaluation of another one")
     heats = [heat for quantity in rival.quantities if (heat := quantity.removeprefix("passed@")) != quantity]
     drawn = [by_k[1].max() for heat in heats if (by_k := rival.quantities.get(f"samples:graded@{heat}"))]
     return found + (sample_warnings(name, int(max(drawn)), min(reach, largest), (), temperatures=[float(heat) for heat in heats]) if drawn else [])

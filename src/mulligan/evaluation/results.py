@@ -50,6 +50,12 @@ def settings_of(recipe: Recipe) -> dict[str, Any]:
     return {"model": model, **{section: table[section] for section in ("protocol", "grader", "eval")}}
 
 
+def unlike_settings(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(section.key, value here, value there) of all settings (`settings_of`) that both know, that figures depend on, and that differ."""
+    both = [(f"{section}.{key}", value, there[section][key]) for section, values in here.items() for key, value in values.items() if key in there.get(section, {})]
+    return [(key, x, y) for key, x, y in both if x != y and key not in OF_NO_WEIGHT]
+
+
 def dialogue_table(evaluation: Evaluation) -> pa.Table:
     """Every dialogue of the evaluation, one a row; `stage` is `attempts` (a dialogue with budget k), `samples` (for pass@k) or a control's name;
     `step` is k, and for samples the place of their temperature in rising order, from 0."""
