@@ -10,6 +10,7 @@ from mulligan.evaluation import Interval
 from mulligan.evaluation.arms import read_arms
 from mulligan.report.evidence import Evidence
 from mulligan.report.headline import Findings, _list_caveats, _sentences, _verdict, find, make_headline
+from mulligan.report.rivals import same_models, same_samples
 
 
 def iv(mean, half=0.04, n=200):
@@ -19,7 +20,7 @@ def iv(mean, half=0.04, n=200):
 def findings(**changes):
     base = {
         "label": "multi", "place": "one", "start": 1, "k": 5, "first": iv(0.4), "last": iv(0.7), "rise": iv(0.3), "passed": iv(0.5), "gain": iv(0.2),
-        "rivals": {"single": iv(0.1), "untrained": iv(0.12)}, "strongest": "single", "unsampled": (), "again": (), "given": (), "sampled_to": 5, "sampled": True, "named": False, "blind": iv(-0.2), "kept": iv(0.3),
+        "rivals": {"single": iv(0.1), "untrained": iv(0.12)}, "strongest": "single", "unsampled": (), "again": (), "unnamed": (), "given": (), "sampled_to": 5, "sampled": True, "named": False, "blind": iv(-0.2), "kept": iv(0.3),
         "played": ("history_blind", "other_history", "verdict_hidden"), "others": iv(-0.2), "counted": iv(0.3), "counted_gain": iv(-0.1), "untold": iv(0.3), "listed": None,
     }  # fmt: skip
     return Findings(**(base | changes))
@@ -200,10 +201,37 @@ def test_the_same_model_once_more_is_no_other_model(tmp_path):
     (tmp_path / "x").mkdir()
     arms = [f"m={tmp_path / 'm' / 'eval'}", f"again={tmp_path / 'again'}"]
     evidence = Evidence(read_arms(arms), "again")
-    assert evidence.same_models(*evidence.arms) and not evidence.same_samples(*evidence.arms)
+    assert same_models(*evidence.arms) and not same_samples(*evidence.arms)
     found = find(evidence)
     assert (set(found.rivals), found.again, found.models) == ({"again"}, ("again",), [])
-    assert any("No rival model" in text for text in make_headline(evidence).caveats)
+    caveats = make_headline(evidence).caveats
+    assert any("No rival model" in text for text in caveats) and "again is the same model once more: no other model." in caveats
+
+
+@pytest.mark.parametrize(
+    ("model", "again", "unnamed", "models"),
+    [("x/../m/model", True, False, False), ("single", False, False, True), (None, False, True, True)],
+)
+@pytest.mark.parametrize("sets", [("s",), ("s", "t")])
+def test_a_rival_given_to_the_evaluation_counts_as_another_model_unless_it_is_this_one(tmp_path, monkeypatch, model, again, unnamed, models, sets):
+    """Under any name of its folder. Evaluations of earlier versions do not say which model a rival is: that is told."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x").mkdir()
+    write_run(tmp_path / "m")
+    (tmp_path / "m" / "model").mkdir()
+    quantities = {"solved": {1: [1, 0] * 100, 3: [1] * 200}, "passed": {1: [0.4] * 200, 3: [0.5] * 200}, "solved:history_blind": {1: [1, 0] * 100, 3: [1, 0] * 100}}
+    easy = {"3": {"mean": 0.3, "low": 0.2, "high": 0.4, "n": 200}}
+    given = {"accuracy": {}, "pass_at_k": easy, "gain": easy, **({"model": model} if model else {})}
+    blind = {"accuracy": easy, "difference": {"3": {"mean": -0.5, "low": -0.6, "high": -0.4, "n": 200}}, "gain_kept": {"mean": 0.0, "low": 0.0, "high": 0.1, "n": 200}}
+    write_evaluation(tmp_path / "m" / "eval", dict.fromkeys(sets, quantities), model="m", more={"rise": [1, 3], "controls": {"history_blind": blind}, "rivals": {"untrained": given}})
+    evidence = Evidence(read_arms(["m"]))
+    found, headline = find(evidence), make_headline(evidence)
+    labels = tuple(f"untrained on {name}" for name in sets) if len(sets) > 1 else ("untrained",)
+    assert (found.given, found.again, found.unnamed, found.models) == (labels, again * labels, unnamed * labels, list(models * labels))
+    assert headline.tone == ("yes" if models else "partly") and ("no other model was compared" in headline.verdict) is not models
+    caveats = "\n".join(headline.caveats)
+    assert ("No rival model" in caveats) is not models
+    assert ("once more: no other model" in caveats, "the evaluation does not say" in caveats) == (again, unnamed)
 
 
 def test_the_strongest_rival_was_drawn_from_where_the_figures_are_taken(tmp_path):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mulligan.evaluation import Interval
-from mulligan.evaluation.arms import Arm, arm_fingerprint, find_arm
+from mulligan.evaluation.arms import Arm, find_arm
 from mulligan.evaluation.attempts import ANSWERED_AGAIN, RATES, REPEATED, headline_budget
 from mulligan.evaluation.compare import Floats, means, ratios, seed_means, share_kept
 from mulligan.evaluation.comparison import (
@@ -38,6 +38,7 @@ from mulligan.evaluation.faults import trained_on
 from mulligan.evaluation.samples import TALLIED, Tally, fold_of, key_of
 from mulligan.evaluation.tokens import EqualTokens, equal_tokens_of_seeds
 from mulligan.report.joining import hulls, over_seeds, over_tables, without_bounds
+from mulligan.report.rivals import given_rivals, same_samples
 from mulligan.report.tables import intervals
 from mulligan.tasks.builtin.strategies import BEST, BLIND, INDEPENDENT
 
@@ -185,12 +186,10 @@ class Evidence:
     def rivals(self, arm: Arm, place: str) -> dict[str, ByK]:
         """label -> accuracy of `arm` minus the rival's pass@k: the other arms, rivals that the evaluations themselves were given (of several
         seeds: the mean, in the hull of their intervals), and the best independent sampling, of all or blind to the question, where it can be computed."""
-        found = {other.label: by_k for other in self.arms if not self.same_samples(arm, other) and (by_k := self.versus(arm, ACCURACY, other, PASS, place))}
+        found = {other.label: by_k for other in self.arms if not same_samples(arm, other) and (by_k := self.versus(arm, ACCURACY, other, PASS, place))}
         if place not in OVER_ALL and place in arm.problem_sets:
-            tables = [{label: intervals(figures.get("gain")) for label, figures in (m.problem_sets[place].get("rivals") or {}).items()} for m in arm.members]
-            for label in tables[0]:
-                if all(label in table for table in tables):
-                    found.setdefault(label, hulls([table[label] for table in tables]))
+            for label, figures in given_rivals(arm, place).items():
+                found.setdefault(label, hulls([intervals(one.get("gain")) for one in figures]))
         accuracy, known = self.values(arm, ACCURACY, place), self.ceilings(place)
         for ceiling, label in SAMPLERS.items():
             best = known.get(ceiling, {})
@@ -214,26 +213,6 @@ class Evidence:
         mine_S = seed_means(cells[0], weighting=weighting)[:, 0]
         theirs_S = known.mean if known else seed_means(cells[1], weighting=weighting)[[j for _, j in pairs], 0]
         return (mine_S - theirs_S).tolist()
-
-    def same_models(self, a: Arm, b: Arm) -> bool:
-        """Whether two arms are evaluations of the same models: told in other words, say, or sampled at other temperatures."""
-        if a is b:
-            return True
-        models = [m.model for m in a.members]
-        if not all(models) or models != [m.model for m in b.members]:
-            return False
-        return not any(one.run and other.run and arm_fingerprint(one.run) != arm_fingerprint(other.run) for one, other in zip(a.members, b.members, strict=True))
-
-    def same_samples(self, a: Arm, b: Arm) -> bool:
-        """Whether two arms are evaluations of the same models that drew the same samples: no rivals of each other."""
-        if a is b:
-            return True
-        if not self.same_models(a, b) or not (a.has_values and b.has_values):
-            return False
-        shared = [name for name in a.problem_sets if name in b.problem_sets and a.problems(name) == b.problems(name) and a.ks(name, "passed") == b.ks(name, "passed") != []]
-        return bool(shared) and all(
-            np.array_equal(*(arm.cells(name, "passed", a.ks(name, "passed"), a.problems(name)) for arm in (a, b)), equal_nan=True) for name in shared
-        )
 
     def ceilings(self, place: str) -> dict[str, ByK]:
         """Values known by computation, of the task itself and of the feedback that the head arm was given (else of the first arm's for which they are known);
@@ -376,7 +355,7 @@ class Evidence:
     def equal_tokens_of_rivals(self, arm: Arm, place: str) -> dict[str, dict[int, EqualTokens | None]]:
         """label -> k -> the dialogues of an arm on one problem set against the samples of another model that may spend as much; over seeds x problems.
         None where all that was sampled of it costs less. Without arms whose counts of samples are not known, or that have no samples."""
-        found = {other.label: self._equal_tokens(arm, place, other) for other in self.arms if not self.same_samples(arm, other)}
+        found = {other.label: self._equal_tokens(arm, place, other) for other in self.arms if not same_samples(arm, other)}
         return {label: by_k for label, by_k in found.items() if by_k}
 
     def _equal_tokens(self, arm: Arm, place: str, other: Arm) -> dict[int, EqualTokens | None]:

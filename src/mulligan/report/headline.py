@@ -15,6 +15,7 @@ from mulligan.evaluation.compare import MIN_SEEDS
 from mulligan.evaluation.comparison import ACCURACY, GAIN, OVER_ALL, PASS
 from mulligan.evaluation.faults import SMALL_SET
 from mulligan.report.evidence import BEST_SAMPLER, SAMPLERS, Evidence, strongest, whose_list
+from mulligan.report.rivals import is_own_model, same_models
 from mulligan.report.tables import percent, points, points_of, share
 from mulligan.tasks.builtin.strategies import LIST
 
@@ -75,6 +76,8 @@ class Findings:
     """Other arms' labels, evaluated here, of which pass@K is not known."""
     again: tuple[str, ...]
     """Labels among `rivals` that are the same models once more: evaluated otherwise."""
+    unnamed: tuple[str, ...]
+    """Labels among `given` of which it is not known which models they are."""
     given: tuple[str, ...]
     """Labels among `rivals` that are no arms: each seed's own evaluation was given their samples."""
     sampled_to: int
@@ -141,11 +144,12 @@ def find(evidence: Evidence) -> Findings | None:
     rivals = {label: by_k[k] for label, by_k in evidence.rivals(arm, place).items() if k in by_k}
     hardest = strongest(rivals)
     known = {*SAMPLERS.values(), *(other.label for other in evidence.arms)}
-    given = [label for label in rivals if label not in known]
+    given = {label: (label, place) for label in rivals if label not in known}
     if place in OVER_ALL:  # what an evaluation was given as rivals is known for each set, not over all
         of_sets = {(label, name): by_k[k] for name in evidence.over_all for label, by_k in evidence.rivals(arm, name).items() if label not in rivals and k in by_k}
         rivals |= {f"{label} on {name}": difference for (label, name), difference in of_sets.items()}
-        given += [f"{label} on {name}" for label, name in of_sets if label not in known]
+        given |= {f"{label} on {name}": (label, name) for label, name in of_sets if label not in known}
+    own = {shown: is_own_model(arm, name, label) for shown, (label, name) in given.items()}
     played = evidence.controls(arm, place)
     kept = {name: evidence.kept(arm, place, name, k, min(accuracy)) for name in ("history_blind", "other_history", "verdict_hidden") if name in played}
     return Findings(
@@ -162,9 +166,10 @@ def find(evidence: Evidence) -> Findings | None:
         strongest=hardest,
         unsampled=tuple(
             other.label for other in evidence.arms
-            if other.label not in rivals and not evidence.same_models(arm, other) and (other.problem_sets if place in OVER_ALL else place in other.problem_sets)
+            if other.label not in rivals and not same_models(arm, other) and (other.problem_sets if place in OVER_ALL else place in other.problem_sets)
         ),
-        again=tuple(other.label for other in evidence.arms if other is not arm and evidence.same_models(arm, other)),
+        again=(*(other.label for other in evidence.arms if other is not arm and same_models(arm, other)), *(label for label, told in own.items() if told)),
+        unnamed=tuple(label for label, told in own.items() if told is None),
         given=tuple(given),
         sampled_to=max(evidence.values(arm, PASS, place), default=0),
         sampled=_all_or_some([bool(figures.get("samples")) for m in arm.members for name, figures in m.problem_sets.items() if place in (name, *OVER_ALL)]),
@@ -293,6 +298,14 @@ def _caveats(evidence: Evidence, found: Findings) -> list[str]:
     caveats += _temperature_caveats(evidence, found)
     if found.models and found.unsampled:
         caveats.append(f"Of {' and '.join(found.unsampled)} pass@{found.k} is not known (too few samples, or none): no rival here.")
+    if found.unnamed:
+        one = len(found.unnamed) == 1
+        caveats.append(
+            f"Which model{'' if one else 's'} {' and '.join(found.unnamed)} {'is' if one else 'are'}, the evaluation does not say: {'it counts as another one' if one else 'they count as other ones'}. "
+            "Evaluations by this version name their rivals' models."
+        )
+    if again := [label for label in found.again if label in found.rivals]:
+        caveats.append(f"{' and '.join(again)} {'is' if len(again) == 1 else 'are'} the same model once more: no other model.")
     if not found.models and found.k > found.start:
         caveats.append("No rival model: training lowers a model's own pass@k, so that the untrained and the single-turn model are the fairer ones.")
     return caveats if found.rose else caveats + unbeaten + _list_caveats(found)
