@@ -14,7 +14,7 @@ from mulligan.report.evidence import Evidence
 def power(evidence: Evidence, arm: Arm, place: str, of: Literal["rise", "gain"]) -> list[Mapping[str, Any]]:
     """Of the rise from the fewest attempts evaluated to K, or of the gain over the seed's own pass@K."""
     k = evidence.budget(arm, place)
-    start = min(evidence.values(arm, ACCURACY, place))
+    start = min(evidence.values(arm, ACCURACY, place), default=1)  # none: the seeds share no figure
     key, bottom = ("power", (ACCURACY, start)) if of == "rise" else ("gain_power", (PASS, k))
     found = []
     for seed in arm.seeds():
