@@ -106,7 +106,9 @@ def test_what_every_control_keeps_is_a_caveat(tmp_path):
 
 @pytest.mark.parametrize("fewest", [1, 2])
 def test_a_retry_schedule_is_seen_whatever_the_fewest_attempts(tmp_path, fewest):
-    headline = make_headline(controlled(tmp_path, fewest=fewest, history_blind=0.8))
+    evidence = controlled(tmp_path, fewest=fewest, history_blind=0.8)
+    headline = make_headline(evidence)
+    assert evidence.fewest == ("1" if fewest == 1 else "the fewest")
     assert "mostly by a retry schedule" in headline.verdict
     assert headline.caveats[0].startswith("A model that cannot see its earlier attempts keeps 80.0 % [7")
 

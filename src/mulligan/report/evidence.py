@@ -138,8 +138,8 @@ class Evidence:
     @property
     def fewest(self) -> str:
         """The number of attempts from which a rise is counted, in words: 1, unless an arm was not evaluated with one."""
-        starts = {min(accuracy) for arm in self.evaluated for name in arm.problem_sets if (accuracy := self.values(arm, ACCURACY, name))}
-        return "1" if starts <= {1} else "the fewest"
+        tables = [m.problem_sets[name].get("accuracy") or {} for arm in self.evaluated for name in arm.problem_sets for m in arm.members]
+        return "1" if all("1" in table for table in tables if table) else "the fewest"
 
     def rise(self, arm: Arm, place: str, k: int, start: int = 1) -> Interval | None:
         """accuracy@k - accuracy@start, paired within each model and problem; None without values per problem."""

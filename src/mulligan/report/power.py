@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from mulligan.evaluation.arms import Arm
+from mulligan.evaluation.attempts import headline_budget
 from mulligan.evaluation.comparison import ACCURACY, PASS, Measure, seed_pairs, shared_ks, shared_problems
 from mulligan.evaluation.power import power_of
 from mulligan.report.evidence import Evidence
@@ -13,8 +14,8 @@ from mulligan.report.evidence import Evidence
 
 def power(evidence: Evidence, arm: Arm, place: str, of: Literal["rise", "gain"]) -> list[Mapping[str, Any]]:
     """Of the rise from the fewest attempts evaluated to K, or of the gain over the seed's own pass@K."""
-    k = evidence.budget(arm, place)
-    start = min(evidence.values(arm, ACCURACY, place), default=1)  # none: the seeds share no figure
+    accuracy = evidence.values(arm, ACCURACY, place)
+    k, start = headline_budget(accuracy, arm.trained_attempts), min(accuracy, default=1)  # none: the seeds share no figure
     key, bottom = ("power", (ACCURACY, start)) if of == "rise" else ("gain_power", (PASS, k))
     found = []
     for seed in arm.seeds():
