@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,13 +23,13 @@ from mulligan.evaluation import (
     settings_of,
     write_evaluation,
 )
-from mulligan.evaluation.faults import NOT_HELD_OUT
 from mulligan.grading import Grader, make_grader
 from mulligan.learning.logits import most_logits
 from mulligan.model import autocast_of, check_int8, context_and_parameters, load_tokenizer, resolve_device
 from mulligan.model.tiny import tiny_tokenizer
 from mulligan.protocol import Protocol
 from mulligan.rollout import Player
+from mulligan.seen import Seen, seen_by_run
 from mulligan.tasks import ProblemSet, SetAside, ceilings, demonstrator, grade_answer, load_problems, self_check
 from mulligan.types import Attempt, Problem, Rollout, StopReason, VerdictKind
 from mulligan.warmup import read_dialogues
@@ -48,6 +48,8 @@ class Plan:
     longest_prompt: int
     doubts: tuple[str, ...] = ()
     """On what made-up answers the feedback function failed."""
+    seen: Seen = field(default_factory=Seen)
+    """What its model will have been trained on; nothing where nothing is evaluated."""
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -62,7 +64,8 @@ class Plan:
         """What a careful reader of the results would want to know about the problems."""
         sets = (self.train_set, *self.eval_sets)
         found = [f"{s.source}: {s.unchecked} problems have no gold answer to check" for s in sets if s.unchecked]
-        return [*self.doubts, *found, *(text for s in sets for text in s.remarks), *(text for chosen in self.eval_sets if (text := not_held_out(chosen, self.problems)))]
+        shared = [text for s in self.eval_sets if (text := self.seen.warning(s.source, s.problems))]
+        return [*self.doubts, *self.seen.doubts, *found, *(text for s in sets for text in s.remarks), *shared]
 
     @property
     def data_hashes(self) -> dict[str, str]:
@@ -105,7 +108,7 @@ class Plan:
         budgets = parse_attempts(recipe.eval_attempts)
         evaluations = [
             evaluate_set(
-                player, s, recipe.eval, budgets, seed=recipe.seed, trained_attempts=recipe.attempts.max_attempts, trained_on=self.problems, kept=kept, on_done=on_done
+                player, s, recipe.eval, budgets, seed=recipe.seed, trained_attempts=recipe.attempts.max_attempts, seen=self.seen, kept=kept, on_done=on_done
             )
             for s in self.eval_sets
         ]  # fmt: skip
@@ -113,13 +116,6 @@ class Plan:
         if kept is not None:
             kept.forget()
         return {f"{e.name}/accuracy@{k}": interval.mean for e in evaluations for k, interval in e.accuracy.items()}
-
-
-def not_held_out(chosen: ProblemSet, trained_on: Sequence[Problem]) -> str | None:
-    """What to say of a set to evaluate on that shares problems with training; None where it shares none."""
-    trained = {(p.question, p.answer) for p in trained_on}
-    shared = sum((p.question, p.answer) in trained for p in chosen.problems)
-    return f"{chosen.source}: {shared} of {len(chosen.problems)} problems are trained on as well: {NOT_HELD_OUT}" if shared else None
 
 
 def evaluate_set(
@@ -132,14 +128,14 @@ def evaluate_set(
     top_p: float = 1.0,
     one_pass: bool = False,
     trained_attempts: int | None = None,
-    trained_on: Sequence[Problem] = (),
+    seen: Seen | None = None,
     rivals: Sequence[Rival] = (),
     settings: Mapping[str, Any] | None = None,
     kept: KeptPlays | None = None,
     on_done: Callable[[Rollout], None] | None = None,
 ) -> Evaluation:
     """Evaluate on one problem set with `budgets` attempts, beside the ceilings that its task has under the player's feedback, and warn of problems of
-    it in `trained_on`, and of what was remarked when it was read. `kept`: the player that keeps what this one plays, to go on from there."""
+    it that were `seen` in training, and of what was remarked when it was read. `kept`: the player that keeps what this one plays, to go on from there."""
     done = evaluate(
         kept or player,
         problems,
@@ -158,7 +154,7 @@ def evaluate_set(
         settings=settings,
         on_done=on_done,
     )
-    shared = not_held_out(problems, trained_on)
+    shared = seen.warning(problems.source, problems.problems) if seen else None
     return replace(done, warnings=(*done.warnings, *problems.remarks, *([shared] if shared else [])))
 
 
@@ -229,7 +225,8 @@ def make_plan(recipe: Recipe) -> Plan:
     if faults:
         raise ConfigError([line for fault in faults for line in str(fault).splitlines()])
     assert train_set is not None and shape is not None
-    return Plan(recipe, train_set, tuple(s for s in eval_sets if s is not None), shape.parameters, longest, tuple(dict.fromkeys(doubts)))
+    seen = seen_by_run(recipe, train_set.problems) if eval_sets else Seen()
+    return Plan(recipe, train_set, tuple(s for s in eval_sets if s is not None), shape.parameters, longest, tuple(dict.fromkeys(doubts)), seen)
 
 
 def load_checked(source: str, limit: int | None, seed: int, grader: object) -> ProblemSet:

@@ -40,7 +40,8 @@ from mulligan.errors import ConfigError, RunError
 RECIPE, MANIFEST, METRICS = "recipe.json", "manifest.json", "metrics.jsonl"
 CURVES = "curves.jsonl"
 """Of a run that is published: its metrics, thinned (`report.training`)."""
-_PARTS = (RECIPE, MANIFEST, METRICS, "rollouts", "checkpoints", "model")
+MODEL = "model"
+_PARTS = (RECIPE, MANIFEST, METRICS, "rollouts", "checkpoints", MODEL)
 _ROLLOUTS = re.compile(r"step_(\d+)\.parquet")
 
 RESUMABLE = (
@@ -153,7 +154,7 @@ class RunFolder:
 
     @property
     def model(self) -> Path:
-        return self.path / "model"
+        return self.path / MODEL
 
     def rollout_path(self, step: int) -> Path:
         return self.rollouts / f"step_{step:06d}.parquet"
@@ -315,7 +316,7 @@ class RunFolder:
 
 def is_trained(run: Path) -> bool:
     """Whether a run left its model, whose card is written last."""
-    return (run / "model" / "README.md").exists()
+    return (run / MODEL / "README.md").exists()
 
 
 def make_manifest(recipe: Recipe, data_hashes: Mapping[str, str], command: Sequence[str] | None = None) -> dict[str, Any]:

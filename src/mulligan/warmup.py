@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from mulligan.chat import Chat
@@ -56,10 +56,27 @@ def scripted(chat: Chat, demonstrate: Demonstrate) -> OpenDialogue:
 
 
 def read_dialogues(path: str | Path, chat: Chat) -> list[Transcript]:
-    """Dialogues of the user's own: JSONL with {"messages": [{"role", "content"}, ...]} a line; assistant turns are trained.
+    """Dialogues of the user's own, as `read_messages` has them; assistant turns are trained.
 
     Raises:
-        DataError: missing or unreadable file, broken line (with its number), or no dialogue in it.
+        DataError: as `read_messages`, for a dialogue that the template cannot write, and where there is none.
+    """
+    transcripts = []
+    for number, messages in read_messages(path):
+        try:
+            transcripts.append(chat.encode_dialogue(messages))
+        except DataError as error:
+            raise DataError(f"{path}, line {number}: {error}") from None
+    if not transcripts:
+        raise DataError(f"{path}: no dialogues in it (warmup.data)")
+    return transcripts
+
+
+def read_messages(path: str | Path) -> Iterator[tuple[int, list[dict[str, str]]]]:
+    """The number of a line and its turns: JSONL with {"messages": [{"role", "content"}, ...]} a line.
+
+    Raises:
+        DataError: missing or unreadable file, or broken line (with its number).
     """
     path = Path(path)
     try:
@@ -68,7 +85,6 @@ def read_dialogues(path: str | Path, chat: Chat) -> list[Transcript]:
         raise DataError(f"{path}: no such file (warmup.data)") from None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({error}) (warmup.data)") from None
-    transcripts = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -76,10 +92,4 @@ def read_dialogues(path: str | Path, chat: Chat) -> list[Transcript]:
             messages = [{"role": m["role"], "content": m["content"]} for m in json.loads(line)["messages"]]
         except (json.JSONDecodeError, KeyError, TypeError):
             raise DataError(f'{path}, line {number}: not a JSON object with "messages" of {{"role", "content"}}') from None
-        try:
-            transcripts.append(chat.encode_dialogue(messages))
-        except DataError as error:
-            raise DataError(f"{path}, line {number}: {error}") from None
-    if not transcripts:
-        raise DataError(f"{path}: no dialogues in it (warmup.data)")
-    return transcripts
+        yield number, messages

@@ -14,8 +14,7 @@ import typer
 
 from mulligan.cli.app import Overrides, app, quiet
 from mulligan.config import MOST_SEED, Recipe, apply_overrides, default_attempts, dump_recipe, load_recipe, parse_controls, parse_recipe
-from mulligan.errors import ConfigError, MulliganError, RunError
-from mulligan.types import Problem
+from mulligan.errors import ConfigError, RunError
 
 _TEMPERATURES = [0.6, 0.8, 1.0, 1.2]
 
@@ -70,6 +69,7 @@ def evaluate(
     from mulligan.plan import evaluate_set, load_checked, write_set_aside
     from mulligan.report.tables import evaluation_tables
     from mulligan.runtime.local import make_player
+    from mulligan.seen import seen_by_model
 
     quiet()
     trained = _trained_attempts(model)
@@ -84,7 +84,9 @@ def evaluate(
     for chosen in sets:  # a rival that does not fit shows before anything is played
         for one in rivals:
             one.on(chosen.source, [p.id for p in chosen.problems])
-    trained_on = _trained_on(model)
+    seen = seen_by_model(settled.model.path)
+    for doubt in seen.doubts:
+        print(doubt)
     policy = load_policy(settled.model, seed=settled.seed)
     player = make_player(settled, policy)
     kept = KeptPlays(player, out, model=policy.fingerprint(), recipe=settled)
@@ -96,7 +98,7 @@ def evaluate(
             with _progress(chosen.source, total) as on_done:
                 done = evaluate_set(
                     player, chosen, config, budgets, seed=seed, top_p=top_p, one_pass=one_pass,
-                    trained_attempts=trained, trained_on=trained_on, rivals=rivals, settings=settings_of(settled), kept=kept, on_done=on_done,
+                    trained_attempts=trained, seen=seen, rivals=rivals, settings=settings_of(settled), kept=kept, on_done=on_done,
                 )  # fmt: skip
             evaluations.append(done)
         # Once it is whole: what is read as the model's evaluation must not lack a set. And before it is shown, to a reader that may be gone.
@@ -183,21 +185,6 @@ def _evaluated(model: str, settled: Recipe) -> str:
 
     own = str(RunFolder.open(model).model) if RunFolder.holds_run(model) else model
     return model if settled.model.path == own else settled.model.path
-
-
-def _trained_on(model: str) -> tuple[Problem, ...]:
-    """The problems that a run was trained on; none for any other model, and where they cannot be had any more."""
-    from mulligan.runlog import RunFolder
-    from mulligan.tasks import load_problems
-
-    if not RunFolder.holds_run(model):
-        return ()
-    recipe = RunFolder.open(model).recipe
-    try:
-        return load_problems(recipe.problems.train, limit=recipe.problems.limit, seed=recipe.seed).problems
-    except (MulliganError, OSError) as error:
-        print(f"whether the problems were trained on is not known: {error}")
-        return ()
 
 
 def _trained_attempts(model: str) -> int | None:
