@@ -242,6 +242,26 @@ def load_checked(source: str, limit: int | None, seed: int, grader: object) -> P
     return problems
 
 
+def check_play(recipe: Recipe, sets: Sequence[ProblemSet], grader: Grader) -> list[str]:
+    """What can be found out, before weights are loaded, of playing these problems by a recipe's protocol with a model that is there already.
+
+    Returns what will go wrong with some dialogues: prompts that leave no room for an answer, a feedback function that failed.
+
+    Raises:
+        ConfigError: as `check_feedback`.
+        ModelError: as `check_ids`.
+    """
+    protocol, chat, shape = Protocol(recipe.protocol, recipe.attempts, recipe.reward), light_chat(recipe), context_and_parameters(recipe.model)
+    doubts: list[str] = []
+    for problems in sets:
+        doubts += check_feedback(protocol, problems, grader)
+        try:
+            longest_prompt(problems, protocol, chat, min(recipe.protocol.max_dialogue_tokens, shape.context), shape.vocabulary)
+        except ContextOverflow as error:
+            doubts.append(f"{error}: until then it counts as unsolved")
+    return list(dict.fromkeys(doubts))
+
+
 def check_feedback(protocol: Protocol, problems: ProblemSet, grader: Grader) -> list[str]:
     """Try the feedback template, or function, on a real wrong verdict of each source: only the grader knows which fields its verdicts have.
 

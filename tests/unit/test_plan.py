@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from fake_dialogues import FakePlayer
 from mulligan.config import Recipe, parse_recipe
 from mulligan.errors import ConfigError, ContextOverflow, DataError, ModelError
 from mulligan.evaluation import read_evaluation
+from mulligan.grading import make_grader
 from mulligan.model import load_policy, load_tokenizer
 from mulligan.model.tiny import tiny_tokenizer
-from mulligan.plan import Plan, make_plan, shown_fields, write_set_aside
+from mulligan.plan import Plan, check_play, load_checked, make_plan, shown_fields, write_set_aside
 from mulligan.protocol import Protocol
 from mulligan.types import Attempt, Outcome, Problem
 
@@ -130,6 +132,26 @@ def test_a_feedback_function_is_tried_on_a_real_verdict(monkeypatch: pytest.Monk
         said = "raised KeyError: 'no such hint' on the made-up answer '\\\\boxed{" if function is fail else "returned NoneType: it must return a str (tried on the made-up answer"
         assert said in remark
         assert not make_plan(recipe(**changes, protocol__history="none")).remarks, "nothing is said after an attempt"
+
+
+def test_what_an_evaluation_will_meet_is_found_before_it_is_played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def of(**changes: Any) -> list[str]:
+        one = recipe(**changes)
+        grader = make_grader(one.grader)
+        try:
+            return check_play(one, [load_checked(source, None, 0, grader) for source in one.problems.eval], grader)
+        finally:
+            grader.close()
+
+    long = jsonl(tmp_path / "p.jsonl", {"question": "1 + 1", "answer": "2"}, {"question": " + ".join("1" * 30), "answer": "30"})
+    assert of(protocol__feedback="{hint} {n}") == []
+    with pytest.raises(ConfigError, match=r"protocol\.feedback: unknown field \{hnt\}"):
+        of(protocol__feedback="{hnt} {n}")
+    (doubt,) = of(problems__eval=[long])
+    assert re.search(r"p\.jsonl: the prompt of problem .* has \d+ tokens and a dialogue may have 40: raise .*: until then it counts as unsolved", doubt)
+    monkeypatch.setattr("mulligan.tasks.builtin.guess.said", lambda *_: None, raising=False)
+    (doubt,) = of(protocol__feedback="mulligan.tasks.builtin.guess:said")
+    assert "returned NoneType: it must return a str (tried on the made-up answer" in doubt
 
 
 def test_8_bit_rollouts_where_there_are_none():

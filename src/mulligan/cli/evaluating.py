@@ -66,7 +66,7 @@ def evaluate(
     from mulligan.evaluation.samples import ENOUGH
     from mulligan.grading import make_grader
     from mulligan.model import load_policy
-    from mulligan.plan import evaluate_set, load_checked, write_set_aside
+    from mulligan.plan import check_play, evaluate_set, load_checked, write_set_aside
     from mulligan.report.tables import evaluation_tables
     from mulligan.runtime.local import make_player
     from mulligan.seen import seen_by_model
@@ -80,12 +80,13 @@ def evaluate(
     _make_folder(out)
     grader = make_grader(settled.grader)
     sets = [load_checked(source, config.limit or None, seed, grader) for source in sources]
+    doubts = check_play(settled, sets, grader)
     grader.close()
     for chosen in sets:  # a rival that does not fit shows before anything is played
         for one in rivals:
             one.on(chosen.source, [p.id for p in chosen.problems])
     seen = seen_by_model(settled.model.path)
-    for doubt in seen.doubts:
+    for doubt in (*doubts, *seen.doubts):
         print(doubt)
     policy = load_policy(settled.model, seed=settled.seed)
     player = make_player(settled, policy)
