@@ -19,7 +19,7 @@ def iv(mean, half=0.04, n=200):
 
 def findings(**changes):
     base = {
-        "label": "multi", "place": "one", "start": 1, "k": 5, "first": iv(0.4), "last": iv(0.7), "rise": iv(0.3), "passed": iv(0.5), "gain": iv(0.2),
+        "label": "multi", "place": "one", "start": 1, "most": 7, "k": 5, "first": iv(0.4), "last": iv(0.7), "rise": iv(0.3), "passed": iv(0.5), "gain": iv(0.2),
         "rivals": {"single": iv(0.1), "untrained": iv(0.12)}, "strongest": "single", "unsampled": (), "again": (), "unnamed": (), "given": (), "sampled_to": 5, "sampled": True, "named": False, "blind": iv(-0.2), "kept": iv(0.3),
         "played": ("history_blind", "other_history", "verdict_hidden"), "others": iv(-0.2), "counted": iv(0.3), "counted_gain": iv(-0.1), "untold": iv(0.3), "listed": None,
     }  # fmt: skip
@@ -59,8 +59,9 @@ def findings(**changes):
         ({"rivals": {"the best possible sampler": iv(0.1)}}, "no other model was compared", "partly"),
         ({"rivals": {"the best sampler blind to the question": iv(0.1)}}, "no other model was compared", "partly"),
         ({"rivals": {"the best possible sampler": iv(0.01)}}, "not clearly more than every rival does", "partly"),
-        ({"k": 1}, "1 attempt only", "open"),
-        ({"start": 5}, "Evaluated with 5 attempts only", "open"),
+        ({"k": 1, "most": 1}, "1 attempt only", "open"),
+        ({"start": 5, "most": 5}, "Evaluated with 5 attempts only", "open"),
+        ({"start": 5}, "not evaluated with fewer than 5", "open"),
         ({"rise": None, "first": iv(0.66)}, "No gain from further attempts is shown", "no"),
     ],
 )
@@ -380,6 +381,18 @@ def test_a_retry_schedule_is_the_first_caveat(tmp_path):
     full_evaluation(tmp_path / "e", n=200, keeps=0.9)
     (first, *_) = make_headline(Evidence(read_arms([str(tmp_path / "e")]))).caveats
     assert first.startswith("A model that cannot see its earlier attempts keeps 90.0 % [80, 100] of the rise")
+
+
+def test_of_more_attempts_than_were_trained_it_does_not_say_that_there_are_none(tmp_path):
+    write_evaluation(tmp_path / "e", {"s": {"solved": {3: [0, 1] * 50, 5: [1, 1] * 50}}}, more={"trained_attempts": 3})
+    headline = make_headline(Evidence(read_arms([str(tmp_path / "e")])))
+    assert headline.verdict == "What further attempts bring is not known: it was not evaluated with fewer than 3"
+    assert headline.sentences == ("With 3 attempts e solves 50.0 %.",)
+
+
+def test_a_single_problem_is_one(tmp_path):
+    write_evaluation(tmp_path / "e", {"s": {"solved": {1: [0], 3: [1]}}})
+    assert "over 1 problem of s, one training seed" in make_headline(Evidence(read_arms([str(tmp_path / "e")]))).basis
 
 
 def test_what_was_not_measured_is_said(tmp_path):

@@ -59,6 +59,8 @@ class Findings:
     place: str
     start: int
     """The fewest attempts that were evaluated, nearly always 1."""
+    most: int
+    """The most that were."""
     k: int
     first: Interval
     """Accuracy with `start` attempts."""
@@ -156,6 +158,7 @@ def find(evidence: Evidence) -> Findings | None:
         label=arm.label,
         place=place,
         start=min(accuracy),
+        most=max(accuracy),
         k=k,
         first=accuracy[min(accuracy)],
         last=accuracy[k],
@@ -192,7 +195,8 @@ def _all_or_some(told: list[bool]) -> bool | None:
 
 def _verdict(found: Findings) -> tuple[str, Tone]:
     if found.k == found.start:
-        return f"Evaluated with {_attempts(found.k)} only", "open"
+        fewer = f"What further attempts bring is not known: it was not evaluated with fewer than {found.k}"
+        return f"Evaluated with {_attempts(found.k)} only" if found.most == found.k else fewer, "open"
     if found.rose is None:
         return "No gain from further attempts is shown", "no"
     if not found.rose:
@@ -254,7 +258,7 @@ def _sentences(found: Findings) -> list[str]:
 def _basis(evidence: Evidence, found: Findings) -> str:
     seeds = len(evidence.head.members)
     of = f"{len(evidence.over_all)} sets" if found.place in OVER_ALL else found.place
-    over = f"{found.last.n:,} problems of {of}"
+    over = f"{found.last.n:,} problem{'' if found.last.n == 1 else 's'} of {of}"
     resampled = f"{seeds} seeds × {over}" if seeds > 1 else f"{over}, one training seed"
     hulls = f" Against {' and '.join(found.given)}, whose samples each seed's evaluation was given, from the lowest to the highest bound of the seeds."
     return f"In brackets: 95 % intervals over {resampled}.{hulls if found.given and seeds > 1 else ''}"
