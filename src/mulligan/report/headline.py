@@ -207,6 +207,8 @@ def _verdict(found: Findings) -> tuple[str, Tone]:
         return "The model gains from further attempts, but less than drawing again would", "no"
     if found.gain.low <= 0:
         return "The model gains from further attempts, but not clearly more than by drawing again", "no"
+    if any(difference.high < 0 for difference in found.rivals.values()):
+        return "The model gains more than by drawing again from itself, but a rival solves more by drawing again", "partly"
     if found.unbeaten:
         return "The model gains more than by drawing again from itself, but not clearly more than every rival does", "partly"
     if found.blind is None:
