@@ -179,6 +179,21 @@ def test_gain_is_set_against_every_rival(arms):
     assert ("one", "multi0 − untrained's") in [row[:2] for row in alone.tables[0].rows]
 
 
+def test_a_computed_sampler_looks_like_no_arm_and_no_rival_that_was_given(tmp_path):
+    """The seventh number is black, with one marker: what is no model takes the next black one where an arm, or a rival, has it."""
+    for n in range(7):
+        write_run(tmp_path / f"arm{n}", attempts=f"fixed({n + 1})")
+        full_evaluation(tmp_path / f"arm{n}", n=20, rates=(0.4, 0.6))
+
+    def numbers(count):
+        rivals = sections_of(*(tmp_path / f"arm{n}" for n in range(count)))["gain"].charts[0].panels[1].curves
+        return {curve.label.removeprefix("− pass@k of "): curve.colour for curve in rivals}
+
+    seven, two = numbers(7), numbers(2)
+    assert (seven["arm6"], seven["the best possible sampler"] % 7) == (two["the best possible sampler"], 6) == (6, 6)
+    assert all(len(set(found.values())) == len(found) for found in (seven, two))
+
+
 def test_controls_and_false_wrong(arms):
     section = sections_of(*arms)["controls"]
     conditions = curves(section)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,7 +21,7 @@ MANY_ARMS = 3
 """With more arms than this, the page shows pass@k of the head arm, the baseline and the strongest rival only, until asked for the others."""
 
 BLACK = 6
-"""The number of the colour for what is no model."""
+"""The number of the colour for what is no model; black is the last colour, and with another marker every seventh number after it."""
 
 CONTROLS = {
     "history_blind": "sees no earlier attempt",
@@ -176,9 +177,8 @@ def gain_section(evidence: Evidence) -> Section | None:
     if against is not None:
         head = evidence.head.label
         curves = [Curve(f"− pass@k of {head} itself", own[against][head], of=head, colour=evidence.colours[head])] if head in own[against] else []
-        free = max(evidence.colours.values()) + 1
-        for i, (label, by_k) in enumerate(rivals[against].items()):
-            curves.append(Curve(f"− pass@k of {label}", by_k, of=label, colour=BLACK if label in SAMPLERS.values() else evidence.colours.get(label, free + i)))
+        colours = _rival_colours(evidence, list(rivals[against]))
+        curves += [Curve(f"− pass@k of {label}", by_k, of=label, colour=colours[label]) for label, by_k in rivals[against].items()]
         panels.append(_points_panel(f"{against}: {head} − each rival's pass@k", curves, evidence))
     caption = "Above 0: more than k independent samples give. An interval that includes 0 does not show a difference. Each pass@k is at the temperature chosen for it, on other problems."
     text = (
@@ -187,6 +187,16 @@ def gain_section(evidence: Evidence) -> Section | None:
     )
     chart = Chart("gain", "Gain over independent samples", panels, caption)
     return Section("gain", title, (*text, *_temperature_ends(evidence)), (chart,), tuple(_gain_tables(evidence, own, rivals)))
+
+
+def _rival_colours(evidence: Evidence, labels: Sequence[str]) -> dict[str, int]:
+    """Of the arms their own, of rivals that are no arms further ones, of computed samplers black: the seventh arm's as well, from which the marker tells them apart."""
+    free = max(evidence.colours.values()) + 1
+    found = {label: evidence.colours.get(label, free + i) for i, label in enumerate(labels) if label not in SAMPLERS.values()}
+    for label in (label for label in labels if label in SAMPLERS.values()):
+        taken = {*evidence.colours.values(), *found.values()}
+        found[label] = next(number for number in itertools.count(BLACK, BLACK + 1) if number not in taken)
+    return found
 
 
 def _temperature_ends(evidence: Evidence) -> list[str]:
