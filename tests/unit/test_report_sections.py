@@ -721,7 +721,9 @@ def test_published_curves_and_metrics_are_joined_over_the_same_steps(tmp_path):
     first.write_curves({"stage": "train", "train_step": t[-1]["train_step"], "steps": len(t), "reward": sum(x["reward"] for x in t) / len(t)} for t in (lines[:4], lines[4:8], lines[8:]))
     (tmp_path / "m0" / "metrics.jsonl").unlink()
     write_run(tmp_path / "archived", attempts="fixed(1)")
-    assert sections_of(tmp_path / "m0", tmp_path / "archived")["training"].text[-1] == "Not drawn, for want of metrics: archived."
+    sections = sections_of(tmp_path / "m0", tmp_path / "archived")
+    assert sections["training"].text[-1] == "Not drawn, for want of metrics: archived."
+    assert sections["runs"].tables[0].rows[1][2:5] == ("–",) * 3, "how long it was trained is not known"
     joined = curves(sections_of(tmp_path / "m0", tmp_path / "m1")["training"])["m"].points
     assert {step: (point.low, point.high) for step, point in joined.items()} == {4: (2.5, 2.5), 8: (6.5, 6.5)}
     merged = stretches({first: [*first.curves()[:1], {"stage": "train", "train_step": 5, "steps": 2, "reward": 5.5}, {"stage": "train", "train_step": 8, "steps": 1, "reward": 9.0}], RunFolder.open(tmp_path / "m1"): [{"stage": "train", "train_step": 799, "reward": 0.0}]})

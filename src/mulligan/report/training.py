@@ -222,7 +222,8 @@ def _run_facts(run: RunFolder, manifest: Mapping[str, Any]) -> tuple[str, ...]:
     commit = f"{git['commit'][:10]}{' (changed)' if git.get('dirty') else ''}" if git.get("commit") else NOTHING
     times = len(manifest.get("resumed") or ())
     resumed = f", resumed {'once' if times == 1 else f'{times} times'}" if times else ""
-    return (f"{len(trained):,}", NOTHING if tokens is None else f"{tokens:,}", str(timedelta(seconds=seconds)), commit, f"{manifest.get('created', NOTHING)[:16]}{resumed}")
+    steps, took = (f"{len(trained):,}", str(timedelta(seconds=seconds))) if lines else (NOTHING, NOTHING)  # results are published without the metrics
+    return (steps, NOTHING if tokens is None else f"{tokens:,}", took, commit, f"{manifest.get('created', NOTHING)[:16]}{resumed}")
 
 
 def _machine(manifest: Mapping[str, Any]) -> tuple[str, ...]:
