@@ -156,6 +156,14 @@ def test_markup_in_names_stays_text():
     assert "|---|---:|" in table.to_markdown()
 
 
+def test_markdown_shows_every_name_on_its_line():
+    """What looks like a tag is not taken for one, and what would end the line, or act, is shown."""
+    text = TextTable("<a>\nb", ("c",), (("<untrained>\r\u202eno\u2028",),), ("<i>",), labels=1).to_markdown()
+    assert text.splitlines()[0] == "**\\<a> b**"
+    assert "| \\<untrained>⟨U+000D⟩⟨U+202E⟩no⟨U+2028⟩ |" in text
+    assert text.endswith("\n\\<i>\n")
+
+
 def test_comparison_has_a_row_per_arm(ten):
     flat = evaluate(FakePlayer(lambda i, k, g: ["c"] if i < 2 else ["w"] * k), PROBLEMS, name="ten", attempts=(1, 2))
     table = comparison_table({"multi": ten, "single": flat}, title="arms", bounds={"best": {1: 0.4, 2: 0.7}}, with_pass=True)

@@ -79,11 +79,11 @@ class TextTable:
 
     def to_markdown(self) -> str:
         def line(cells: Sequence[str]) -> str:
-            return "| " + " | ".join(cell.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+            return "| " + " | ".join(_in_markdown(cell).replace("|", "\\|") for cell in cells) + " |"
 
         rule = "|" + "|".join("---" if j < self.labels else "---:" for j in range(len(self.headers))) + "|"
-        lines = [f"**{self.title}**", "", line(self.headers), rule, *map(line, self.rows)]
-        return "\n".join([*lines, *(f"\n{note}" for note in self.notes)]) + "\n"
+        lines = [f"**{_in_markdown(self.title)}**", "", line(self.headers), rule, *map(line, self.rows)]
+        return "\n".join([*lines, *(f"\n{_in_markdown(note)}" for note in self.notes)]) + "\n"
 
 
 def evaluation_tables(evaluation: Figures) -> list[TextTable]:
@@ -285,6 +285,11 @@ def plain(value: float) -> str:
 def attempts_text(count: int) -> str:
     """`1 attempt`, `3 attempts`."""
     return f"{count} attempt{'s' * (count != 1)}"
+
+
+def _in_markdown(text: str) -> str:
+    """One line of Markdown that shows the text: a name like `<untrained>` would be taken for a tag, and not be seen."""
+    return visible(text.replace("\n", " ")).replace("\\", "\\\\").replace("<", "\\<")
 
 
 def _stacked(cell: str) -> str:
