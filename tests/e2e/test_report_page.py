@@ -126,6 +126,21 @@ def test_a_phone_never_scrolls_sideways(chromium: Any, folder: Path, name: str) 
         seen.assert_quiet()
 
 
+@pytest.mark.parametrize("name", ["report.html", "hostile.html"])
+def test_a_phone_shows_the_whole_caption_of_a_table_that_goes_on_to_the_right(chromium: Any, folder: Path, name: str) -> None:
+    places = """(by) => [...document.querySelectorAll(".scroll")].filter((part) => part.scrollWidth > part.clientWidth).map((part) => {
+        part.scrollLeft = by;
+        const text = document.createRange();
+        text.selectNodeContents(part.querySelector("caption"));
+        const box = text.getBoundingClientRect();
+        return [box.left, box.right];
+    })"""
+    with opened(chromium, folder / name, size=PHONE, touch=True, wait_for="h1") as seen:
+        found = [place for by in (0, 60) for place in seen.page.evaluate(places, by)]
+        assert len(found) > 3
+        assert all(left >= 0 and right <= PHONE[0] for left, right in found)
+
+
 def test_dark_and_light_have_their_own_colours_and_contrast(chromium: Any, folder: Path) -> None:
     colours = {}
     for scheme in ("light", "dark"):

@@ -218,7 +218,7 @@ const Charts = (() => {
     const many = data.headers.length - data.labels > 5; // intervals below their values, where they would not fit beside them
     return el("div", { class: many ? "table many" : "table" },
       el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": data.title },
-        el("table", {}, el("caption", {}, data.title),
+        el("table", {}, el("caption", {}, el("span", {}, data.title)),
           el("thead", {}, el("tr", {}, ...data.headers.map((text, j) => el("th", { scope: "col", class: j < data.labels ? "label" : "figure" }, text)))),
           el("tbody", {}, ...body))),
       ...data.notes.map((note) => el("p", { class: "note" }, note)));
