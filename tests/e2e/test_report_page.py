@@ -49,6 +49,7 @@ def page(chromium: Any, folder: Path) -> Iterator[Any]:
 def test_it_opens_quietly_with_all_its_parts(page: Any) -> None:
     page.assert_quiet()
     assert page.page.locator("h1").inner_text() == "The model learns from its failures: it gains more than by drawing again, and less when it cannot see them"
+    assert page.page.locator(".tone").inner_text() == "Learning from failures: shown"
     assert page.page.locator("section[id]").count() == 10
     assert "train.eval_every=50" in page.page.locator("section#progress").inner_text(), "what to run for the part that is not there"
     assert page.page.locator("figure").count() == 11

@@ -3,7 +3,7 @@
   const { el } = Page;
   const main = document.getElementById("report");
   const data = await Page.data();
-  const TONES = { yes: "Shown", partly: "Shown in part", no: "Not shown", open: "Open" };
+  const TONES = { yes: "shown", partly: "shown in part", no: "not shown", open: "open" };
   // A figure, its unit and its interval are not torn apart at the end of a line.
   const glued = (text) => text.replace(/ (?=(?:%|points)(?![a-z]))/g, "\u00a0").replace(/(?<=points) (?=\[)/g, "\u00a0").replace(/\[[^[\]]{1,30}\]/g, (range) => range.replaceAll(" ", "\u00a0"));
 
@@ -20,7 +20,7 @@
     return el("header", { class: `headline ${h.tone}` },
       el("p", { class: "eyebrow" }, data.title, el("span", {}, data.made)),
       el("h1", {}, h.verdict),
-      el("p", { class: "tone" }, TONES[h.tone]),
+      el("p", { class: "tone" }, `Learning from failures: ${TONES[h.tone]}`),
       ...h.sentences.map((text) => el("p", { class: "lead" }, glued(text))),
       h.tiles.length ? el("dl", { class: "tiles" }, ...h.tiles.map((tile) => el("div", {},
         el("dt", {}, tile.label), el("dd", {}, el("b", {}, tile.value), el("span", {}, tile.interval), tile.note ? el("i", {}, tile.note) : null)))) : null,
