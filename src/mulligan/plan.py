@@ -251,7 +251,8 @@ def check_play(recipe: Recipe, sets: Sequence[ProblemSet], grader: Grader) -> li
         ConfigError: as `check_feedback`.
         ModelError: as `check_ids`.
     """
-    protocol, chat, shape = Protocol(recipe.protocol, recipe.attempts, recipe.reward), light_chat(recipe), context_and_parameters(recipe.model)
+    shape = context_and_parameters(recipe.model)  # first: a folder without weights may lack a tokenizer as well, which is not what to tell of it
+    protocol, chat = Protocol(recipe.protocol, recipe.attempts, recipe.reward), light_chat(recipe)
     doubts: list[str] = []
     for problems in sets:
         doubts += check_feedback(protocol, problems, grader)
