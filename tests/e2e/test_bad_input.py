@@ -377,6 +377,12 @@ def test_the_installed_command_fails_with_the_same_line_and_status(tmp_path: Pat
     assert (done.returncode, done.stderr) == (2, "error: none.toml: no such recipe\n")
 
 
+@pytest.mark.parametrize("module", ["mulligan", "mulligan.cli"])
+def test_the_package_runs_as_the_command_does(module: str, tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-m", module, "check", "none.toml"], capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (2, "error: none.toml: no such recipe\n")
+
+
 def test_looking_at_a_folder_runs_nothing_that_lies_in_it(tmp_path: Path) -> None:
     (tmp_path / "pyarrow.py").write_text("open('executed', 'w')\n")
     command = Path(sys.executable).with_name("mulligan")
