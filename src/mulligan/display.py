@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Display:
-    """Progress of a run. `quiet` says nothing at all; without a terminal a line is printed at most every `interval` seconds."""
+    """Progress of a run. `quiet` says nothing at all; without a terminal a line is printed at most every `interval` seconds, and at the end."""
 
     def __init__(self, console: Console | None = None, *, quiet: bool = False, interval: float = 10.0):
         self.console = console or Console(stderr=True)
@@ -71,7 +71,8 @@ class Display:
         if self._progress is not None:
             self._progress.update(self._task, completed=state["tokens"] if self._by_tokens else step, description=f"{stage} step {step}", figures=figures)
         now = time.monotonic()
-        if not self.quiet and not self.console.is_terminal and (now - self._last_line >= self.interval):
+        ended = (state["tokens"] if self._by_tokens else step) >= self._total
+        if not self.quiet and not self.console.is_terminal and (ended or now - self._last_line >= self.interval):
             self._last_line = now
             of = f" of {self._total}"
             if self._by_tokens:

@@ -63,7 +63,9 @@ def test_time_left():
 
 
 def test_lines_are_rare():
-    assert len(shown(recipe(), interval=1000.0).splitlines()) == 1
+    for settings in (recipe(), recipe(max_tokens=3000)):
+        first, last = shown(settings, interval=1000.0).splitlines()
+        assert first.startswith("warm-up step 1") and last.startswith("train step 3"), "but the end is told"
 
 
 @pytest.mark.parametrize("terminal", [True, False])
