@@ -273,6 +273,17 @@ def test_dialogues_that_the_token_cap_ended_are_warned_of():
     assert result.to_json()["starved"]["3"] == 5
 
 
+def test_answers_that_a_cap_cut_are_warned_of():
+    """Else a model that was given no room looks like one that knows nothing."""
+    hundred = [problem(i) for i in range(100)]
+
+    def warned(share: int) -> list[str]:
+        return [w for w in evaluate(FakePlayer(lambda i, k, g: ["t"] if i < share else ["c"]), hundred, name="x", attempts=(1,)).warnings if "cut" in w]
+
+    assert warned(51) == ["x: most attempts were cut by a token cap before they gave an answer: raise protocol.max_attempt_tokens, or ask for the answer's format (protocol.system)"]
+    assert warned(50) == []
+
+
 def test_small_sets_are_warned_of():
     few = evaluate(FakePlayer(lambda i, k, g: ["c"] if i % 2 else ["w"]), [problem(i) for i in range(30)], name="AIME", attempts=(1,))
     width = round(100 * few.accuracy[1].width)

@@ -17,7 +17,7 @@ from mulligan.evaluation.attempts import ANSWERED_AGAIN, REPEATED, attempt_figur
 from mulligan.evaluation.compare import ratios
 from mulligan.evaluation.controls import COMPARED, FALSE_WRONG, budgets_played, control_faults, control_figures, curves_of, false_wrong
 from mulligan.evaluation.evaluation import Evaluation, Play
-from mulligan.evaluation.faults import count_faults, fault_warnings, rival_warnings, sample_warnings, size_warnings
+from mulligan.evaluation.faults import count_faults, cut_warnings, fault_warnings, rival_warnings, sample_warnings, size_warnings
 from mulligan.evaluation.intervals import Interval
 from mulligan.evaluation.power import power_of
 from mulligan.evaluation.rivals import Rival, rival_figures
@@ -188,6 +188,7 @@ def _figures(
         ),
         *(text for rival, values in beside for text in _rival_warnings(name, rival, values, settings, played_by)),
         *fault_warnings(name, faults),
+        *cut_warnings(name, rollouts[budget]),
     ]
     return {
         "rise": rise,

@@ -11,7 +11,7 @@ from mulligan.evaluation.intervals import Interval
 from mulligan.evaluation.power import POINTS, Power, assumed_power, detectable_difference
 from mulligan.evaluation.samples import ENOUGH
 from mulligan.evaluation.values import ProblemValues
-from mulligan.types import Rollout
+from mulligan.types import Outcome, Rollout
 
 SMALL_SET = 100
 """Problem sets below this size get a warning: their intervals are about 20 points wide."""
@@ -133,6 +133,14 @@ def fault_warnings(name: str, faults: Mapping[str, Mapping[str, int]]) -> list[s
             "(up to the model's context), or lower protocol.max_attempt_tokens"
         )
     return found
+
+
+def cut_warnings(name: str, rollouts: Sequence[Rollout]) -> list[str]:
+    """Where most attempts ended before they gave an answer: the figures then speak of the cap. Without a number, so that seeds warn alike."""
+    outcomes = [attempt.outcome for rollout in rollouts for attempt in rollout.attempts]
+    if 2 * outcomes.count(Outcome.TRUNCATED) <= len(outcomes):
+        return []
+    return [f"{name}: most attempts were cut by a token cap before they gave an answer: raise protocol.max_attempt_tokens, or ask for the answer's format (protocol.system)"]
 
 
 def _dialogues(count: int) -> str:
