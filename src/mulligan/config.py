@@ -429,6 +429,8 @@ def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such recipe") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path} is a folder: name a recipe, a .toml file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error})") from None
     except ValueError as error:  # broken TOML, or a whole number of thousands of digits

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterator
 from typing import Any, get_args
 
 from pydantic import BaseModel
@@ -16,6 +17,9 @@ def explain(error: Any, recipe: type[BaseModel]) -> list[str]:
     if kind == "extra_forbidden":
         known = _known_keys(recipe, error["loc"][:-1])
         near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.5)
+        # lr=1e-5 means optimizer.lr: a key of another section is meant before one that only looks like it.
+        if elsewhere := [key for key in _all_keys(recipe) if key.rpartition(".")[2] == error["loc"][-1]]:
+            return [f"unknown key {where!r}; did you mean {' or '.join(map(repr, elsewhere[:3]))}?"]
         hint = f"did you mean {near[0]!r}?" if near else "known keys: " + ", ".join(sorted(known))
         return [f"unknown key {where!r}; {hint}"]
     if kind == "missing":
@@ -37,13 +41,26 @@ def explain(error: Any, recipe: type[BaseModel]) -> list[str]:
     return [f"{where}: {line}" if where and not line.startswith(where) else line for line in lines]
 
 
+def _all_keys(section: type[BaseModel], where: str = "") -> Iterator[str]:
+    """The dotted keys of all settings below a section."""
+    for name in section.model_fields:
+        inner = _section_of(section, name)
+        if inner is None or name == "attempts":  # written as one value: uniform(1,5)
+            yield f"{where}{name}"
+        else:
+            yield from _all_keys(inner, f"{where}{name}.")
+
+
+def _section_of(section: type[BaseModel], name: Any) -> type[BaseModel] | None:
+    field = section.model_fields.get(name)
+    candidates = [field.annotation, *get_args(field.annotation)] if field else []
+    return next((a for a in candidates if isinstance(a, type) and issubclass(a, BaseModel)), None)
+
+
 def _known_keys(recipe: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
     model: Any = recipe
     for part in loc:
-        inner = model.model_fields.get(part)
-        annotation = inner.annotation if inner else None
-        candidates = [annotation, *get_args(annotation)]
-        model = next((a for a in candidates if isinstance(a, type) and issubclass(a, BaseModel)), None)
+        model = _section_of(model, part)
         if model is None:
             return []
     return list(model.model_fields)

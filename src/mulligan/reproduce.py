@@ -161,6 +161,8 @@ def reproduce(
     experiment, recipe = load_experiment(name)
     if unknown := set(arms or ()) - set(experiment.arms):
         raise ConfigError(f"{name} has no arm {sorted(unknown)[0]!r}: use {', '.join(experiment.arms)}")
+    if seeds is not None and seeds > len(experiment.seeds):
+        raise ConfigError(f"--seeds {seeds}: {name} has {len(experiment.seeds)}; give fewer, or add to `seeds` in a copy of its file")
     settings = {"overrides": (*experiment.overrides, *overrides), "evaluation": (*experiment.evaluation, *overrides)}
     experiment = experiment.model_copy(update=settings)
     every = arm_runs(experiment, recipe, out, experiment.seeds[:seeds])

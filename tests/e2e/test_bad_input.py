@@ -88,6 +88,43 @@ def test_unknown_key_in_an_override(run: Callable[..., Result], command: str) ->
 
 
 @COMMANDS
+def test_a_key_of_another_section(run: Callable[..., Result], command: str) -> None:
+    assert one_line(run(*both(command), write_recipe(), "lr=1e-5")).endswith("unknown key 'lr'; did you mean 'critic.lr' or 'optimizer.lr' or 'warmup.optimizer.lr'?")
+    assert "did you mean 'warmup.steps' or 'train.steps'?" in one_line(run(*both(command), write_recipe(), "steps=3"))
+
+
+@COMMANDS
+def test_a_folder_is_no_recipe(run: Callable[..., Result], command: str) -> None:
+    Path("r").mkdir()
+    assert one_line(run(*both(command), "r")) == "r is a folder: name a recipe, a .toml file"
+
+
+def test_steps_that_do_not_end_the_run(run: Callable[..., Result]) -> None:
+    recipe = write_recipe(more="train.max_tokens = 9000")
+    warning = "warning: train.steps=3 does not end this run, whose recipe has train.max_tokens = 9000: set train.max_tokens instead, or train.max_tokens=null as well"
+    assert run("check", recipe, "train.steps=3", "--dry-run").errors == [warning]
+    for fine in (["train.steps=0"], ["train.steps=3", "train.max_tokens=null"], ["train.steps=3", "train.max_tokens=500"], ["train.max_tokens=500"]):
+        assert run("check", recipe, *fine, "--dry-run").errors == []
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("steps", "did you mean 'warmup.steps' or 'train.steps'?"),
+        ("train.stepz", "did you mean 'train.steps'?"),
+        ("trian", "did you mean 'train'?"),
+        ("nonsense", "use name, seed, attempts, model"),
+    ],
+)
+def test_a_setting_that_is_none(run: Callable[..., Result], name: str, meant: str) -> None:
+    assert one_line(run("settings", name)).startswith(f"no setting begins with '{name}': {meant}")
+
+
+def test_more_seeds_than_an_experiment_has(run: Callable[..., Result]) -> None:
+    assert one_line(run("reproduce", "readings", "--seeds", "99", "--minutes", "0")) == "--seeds 99: readings has 5; give fewer, or add to `seeds` in a copy of its file"
+
+
+@COMMANDS
 def test_unknown_estimator(run: Callable[..., Result], command: str) -> None:
     line = one_line(run(*both(command), write_recipe(), "advantage.name=grop"))
     assert line.startswith("r.toml: advantage.name: 'grop' is not known; use 'gae', 'grpo', 'dr_grpo', 'rloo', 'pass@k', 'reinforce++' or 'attempt'")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,6 +29,7 @@ def train(
     settings = list(overrides or [])
     arms = _arms(recipe, settings, both_arms) if both_arms else {"": _single_turn(recipe, settings) if baseline else load_recipe(recipe, settings)}
     first = next(iter(arms.values()))
+    _say_what_ends(first, settings)
     folder = out or Path("runs") / (f"{first.name}-single-turn" if baseline else first.name)
 
     from mulligan.runlog import RunFolder
@@ -39,6 +41,17 @@ def train(
         # With two arms, the second may not have begun when the first was interrupted.
         goes_on = resume and not (both_arms and not RunFolder.holds_run(place))
         print(f"trained: {run_training(settled, place, resume=goes_on)}")
+
+
+def _say_what_ends(recipe: Recipe, settings: list[str]) -> None:
+    """A run with train.max_tokens is not made shorter or longer by train.steps, which whoever sets it on the command line means to do."""
+    keys = [text.partition("=")[0].strip() for text in settings]
+    if recipe.train.max_tokens is not None and recipe.train.steps and "train.steps" in keys and "train.max_tokens" not in keys:
+        print(
+            f"warning: train.steps={recipe.train.steps} does not end this run, whose recipe has train.max_tokens = {recipe.train.max_tokens}: "
+            "set train.max_tokens instead, or train.max_tokens=null as well",
+            file=sys.stderr,
+        )
 
 
 def _single_turn(recipe: Path, settings: list[str]) -> Recipe:
@@ -71,6 +84,7 @@ def check(
 ) -> None:
     """Validate a recipe without training: print it resolved, then its problems, parameters, tokens per step and memory."""
     settled = load_recipe(recipe, overrides or [])
+    _say_what_ends(settled, overrides or [])
     print(to_toml(dump_recipe(settled)))
     if dry_run:
         return
