@@ -260,7 +260,7 @@ def test_resuming_where_there_is_no_run(run: Callable[..., Result]) -> None:
 
 def test_evaluating_without_problems(run: Callable[..., Result]) -> None:
     folder = model_folder()
-    assert "give --problems SOURCE" in one_line(run("eval", folder, "--out", "out"))
+    assert "it holds no run, whose problems would be taken; name a folder that mulligan train made, or give --problems SOURCE" in one_line(run("eval", folder, "--out", "out"))
     line = one_line(run("eval", folder, "--problems", "p.jsonl", "--problems", "p.jsonl", "--out", "out"))
     assert line.endswith("--problems p.jsonl is given twice: drop one")
 

@@ -48,7 +48,7 @@ def evaluate(
     config = settled.eval
     sources = list(problems or settled.problems.eval)
     if not sources:
-        raise ConfigError(f"no problems to evaluate {model} on: give --problems SOURCE")
+        raise ConfigError(_no_problems(model, settled))
     if twice := [source for source, n in Counter(sources).items() if n > 1]:
         raise ConfigError(f"--problems {twice[0]} is given twice: drop one")
 
@@ -168,6 +168,14 @@ def _eval_recipe(model: str, recipe: Path | None, problems: list[str] | None, ov
         table["eval"] |= options
     _lift_training_limits(table)
     return parse_recipe(table, "settings of the evaluation", faults)
+
+
+def _no_problems(model: str, settled: Recipe) -> str:
+    from mulligan.runlog import RunFolder
+
+    if RunFolder.holds_run(model) or settled.name != "eval":
+        return f"no problems to evaluate {model} on: give --problems SOURCE"
+    return f"no problems to evaluate {model} on: it holds no run, whose problems would be taken; name a folder that mulligan train made, or give --problems SOURCE"
 
 
 def _make_folder(out: Path) -> None:

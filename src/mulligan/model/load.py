@@ -119,7 +119,7 @@ def _load_model(path: str, where: dict[str, Any]) -> PreTrainedModel:
     except UNREADABLE as error:
         if isinstance(error, KeyError) and error.args == (ATTENTION,):  # a model that looks its attention up in a table of its own
             raise ModelError(f"{path}: this architecture has its own attention code; {_USABLE}") from error
-        raise ModelError(f"{path}: the model cannot be loaded: {_first_line(error)}") from error
+        raise ModelError(f"{path}: the model cannot be loaded: {_first_line(error)}{_if_no_folder(where)}") from error
     if info["missing_keys"]:
         some = ", ".join(sorted(info["missing_keys"])[:3])
         raise ModelError(f"{path}: {len(info['missing_keys'])} weights of {type(model).__name__} are not in the files ({some}): they would be random; give a complete model")
@@ -175,7 +175,7 @@ def context_and_parameters(config: ModelConfig) -> ModelShape:
         try:
             hf_config = AutoConfig.from_pretrained(**where, trust_remote_code=False)
         except UNREADABLE as error:
-            raise ModelError(f"{config.path}: no usable model configuration: {_first_line(error)}") from error
+            raise ModelError(f"{config.path}: no usable model configuration: {_first_line(error)}{_if_no_folder(where)}") from error
     try:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(hf_config)
@@ -241,6 +241,11 @@ def _cached_logits(policy: Policy, ids: list[int]) -> torch.Tensor:
         layout = CachedLayout(cache, [0], [start], [end - start], policy.device)
         logits = policy.logits(torch.tensor(ids[start:end], device=policy.device), layout, layout.position_ids, layout.last_T)
     return logits
+
+
+def _if_no_folder(where: dict[str, Any]) -> str:
+    """For what was looked for on the Hub: a run's or a folder's name with a slash in it reads like ORG/NAME."""
+    return "; there is no folder of this name here, so it was looked for on the Hub: check the name and the connection" if "revision" in where else ""
 
 
 def _first_line(error: BaseException) -> str:
