@@ -84,6 +84,8 @@ class RunFolder:
             with locks.alone_in(path):
                 if not _is_free(path):
                     raise RunError(f"{path} already holds a run: go on with it by --resume, or choose another --out")
+                if (path / "eval.json").exists():  # this run's own would take its place
+                    raise RunError(f"{path} holds an evaluation: choose another --out")
                 lock = locks.hold(path)
                 (path / "rollouts").mkdir(exist_ok=True)
                 (path / "checkpoints").mkdir(exist_ok=True)

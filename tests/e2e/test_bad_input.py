@@ -258,6 +258,32 @@ def test_resuming_where_there_is_no_run(run: Callable[..., Result]) -> None:
     assert "nowhere holds no run" in one_line(run("train", write_recipe(), "--out", "nowhere", "--resume"))
 
 
+def test_a_folder_that_is_not_there_and_reads_like_an_id_of_the_hub(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: object, **__: object) -> None:
+        raise OSError("We couldn't connect to 'https://huggingface.co'")
+
+    monkeypatch.setattr("mulligan.model.load.AutoConfig.from_pretrained", unreachable)
+    line = one_line(run("check", write_recipe(model="runs/mispelt")))
+    assert line.endswith("there is no folder of this name here, so it was looked for on the Hub: check the name and the connection")
+
+
+def test_an_evaluation_takes_no_other_models_place(run: Callable[..., Result]) -> None:
+    """RUN/eval is read as the run's; and hours of another model's evaluation are not written over."""
+    train = ("warmup.steps=0", "train.steps=1", "train.problems_per_step=2", "train.group_size=1", "protocol.max_attempt_tokens=8")
+    for name in ("a", "b"):
+        assert run("train", write_recipe(), "--out", name, *train).status == 0
+    play = ("--problems", "builtin:guess?split=test", "--limit", "2", "--attempts", "1", "--samples", "0")
+    assert one_line(run("eval", "a", "--out", "b/eval", *play)) == "--out b/eval is read as the evaluation of the run b, and a is another model: choose another --out"
+    assert "is read as the evaluation of the run b" in one_line(run("eval", "a", "--out", "b", *play))
+    assert run("eval", "a", "--out", "a/eval", *play).status == 0
+    assert run("eval", "a", "--out", "a/eval", *play).status == 0, "again, as after another training"
+    assert run("eval", "a", "--out", "elsewhere", *play).status == 0
+    assert one_line(run("eval", "b", "--out", "elsewhere", *play)) == "--out elsewhere holds the evaluation of a, and b is another model: choose another --out"
+    result = run("eval", "a/model", "--out", "by-default", *play)
+    assert result.status == 0 and result.errors[0].startswith("warning: a/model alone does not bring its run's recipe"), result.errors
+    assert one_line(run("train", write_recipe(), "--out", "elsewhere", *train)) == "elsewhere holds an evaluation: choose another --out"
+
+
 def test_evaluating_without_problems(run: Callable[..., Result]) -> None:
     folder = model_folder()
     assert "it holds no run, whose problems would be taken; name a folder that mulligan train made, or give --problems SOURCE" in one_line(run("eval", folder, "--out", "out"))

@@ -63,6 +63,7 @@ def evaluate(
         settings_of,
         write_evaluation,
     )
+    from mulligan.evaluation.arms import require_own_place
     from mulligan.evaluation.samples import ENOUGH
     from mulligan.grading import make_grader
     from mulligan.model import load_policy
@@ -77,6 +78,7 @@ def evaluate(
     if faults := control_faults(config.controls, budgets):
         raise ConfigError(faults)
     rivals = read_rivals(rival or [])
+    require_own_place(out, _evaluated(model, settled), settings_of(settled))
     _make_folder(out)
     grader = make_grader(settled.grader)
     sets = [load_checked(source, config.limit or None, seed, grader) for source in sources]
@@ -153,6 +155,8 @@ def _eval_recipe(model: str, recipe: Path | None, problems: list[str] | None, ov
     else:
         table = dump_recipe(load_recipe(recipe)) if recipe else {"name": "eval", "problems": {"train": (problems or [""])[0]}}
         path = model
+        if recipe is None and Path(model).name == "model" and RunFolder.holds_run(Path(model).parent):
+            print(f"warning: {model} alone does not bring its run's recipe, and is asked by the default protocol: for the run's, evaluate {Path(model).parent}", file=sys.stderr)
     named = table.get("model", {})
     # A revision is the named model's alone. A tokenizer stands beside a run's model; otherwise the recipe may have to name one.
     revision = named.get("revision") if named.get("path") == path else None

@@ -161,6 +161,22 @@ def model_of(figures: Mapping[str, Any]) -> str:
     return (str(path.resolve()) if path.exists() else os.path.normpath(path)) + (f"@{revision}" if revision else "")
 
 
+def require_own_place(out: Path, model: str, settings: Mapping[str, Any]) -> None:
+    """An evaluation takes no other model's place: `RUN/eval` is read as the run's (`folder_of_evaluation`), whatever model its figures name.
+
+    Raises:
+        RunError: `out` is the place of another model's run, or holds another model's evaluation.
+    """
+    here = model_of({"model": model, "settings": settings})
+    run = next((str(p) for p in (out, *([out.parent] if out.name == "eval" else [])) if RunFolder.holds_run(p)), None)
+    if run is not None and here == model_of({"model": run}):
+        return  # an older evaluation of the run may name it by the path that it had before it was moved
+    if run is not None:
+        raise RunError(f"--out {out} is read as the evaluation of the run {run}, and {model} is another model: choose another --out")
+    if (out / EVAL_JSON).is_file() and model_of(before := read_evaluation(out)) not in ("", here):
+        raise RunError(f"--out {out} holds the evaluation of {before['model']}, and {model} is another model: choose another --out")
+
+
 def _keys(values: ProblemValues) -> dict[Key, int]:
     """Problem -> its row."""
     return {key: row for row, key in enumerate(numbered(values.problem_ids))}
