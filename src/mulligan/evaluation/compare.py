@@ -18,7 +18,8 @@ Suffixes: `_S` seed, `_P` problem, `_C` column, `_R` resample.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -36,6 +37,8 @@ MIN_SEEDS = 5
 """Below this, seeds say little of what another would give: intervals hold the truth less often than they should, and arms are not paired by seeds."""
 
 _CHUNK = 2_000_000  # problem counts made at once: 16 MB, whatever the number of problems
+
+_KEPT = 40_000_000  # problem counts kept of one draw: 40 MB; of more than 20,000 problems they are drawn anew for every figure
 
 
 def differences(
@@ -191,34 +194,52 @@ def _checked(*arms: Sets) -> list[list[Floats]]:
 def _resampled(arms: Sequence[Sets], seed: int, *, joint_seeds: bool = False) -> list[list[Floats]]:
     """For each arm and set, the mean of each column in every resample, `_RC`."""
     resamples = enough_resamples(sum(x.shape[1] for x in arms[0]))
-    weights = [_seed_weights(len(arm[0]), resamples, np.random.default_rng([seed, 1, 0 if joint_seeds else i]), whole=joint_seeds) for i, arm in enumerate(arms)]
+    weights = [_seed_weights(len(arm[0]), resamples, (seed, 1, 0 if joint_seeds else i), whole=joint_seeds) for i, arm in enumerate(arms)]
     found: list[list[Floats]] = [[] for _ in arms]
     for which in range(len(arms[0])):
-        by_seed = _means_by_seed([arm[which] for arm in arms], resamples, np.random.default_rng([seed, 0, which]))
+        by_seed = _means_by_seed([arm[which] for arm in arms], resamples, (seed, 0, which))
         for means_RSC, weight_RS, results in zip(by_seed, weights, found, strict=True):
             results.append(np.einsum("rs,rsc->rc", weight_RS, means_RSC))
     return found
 
 
-def _seed_weights(seeds: int, resamples: int, rng: np.random.Generator, *, whole: bool = False) -> Floats:
-    """How often each seed was drawn, as shares; `whole`: scaled to the whole variance between seeds (see the module's text), so that some may be below 0."""
-    share_RS = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples) / seeds
-    return 1 / seeds + np.sqrt(seeds / (seeds - 1)) * (share_RS - 1 / seeds) if whole and seeds > 1 else share_RS
+@lru_cache(maxsize=16)
+def _seed_weights(seeds: int, resamples: int, key: tuple[int, ...], *, whole: bool = False) -> Floats:
+    """How often each seed was drawn, as shares; `whole`: scaled to the whole variance between seeds (see the module's text), so that some may be below 0.
+    Equal keys draw alike."""
+    share_RS = np.random.default_rng(key).multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples) / seeds
+    weight_RS = 1 / seeds + np.sqrt(seeds / (seeds - 1)) * (share_RS - 1 / seeds) if whole and seeds > 1 else share_RS
+    weight_RS.flags.writeable = False
+    return weight_RS
 
 
-def _means_by_seed(arrays: Sequence[Floats], resamples: int, rng: np.random.Generator) -> list[Floats]:
+def _means_by_seed(arrays: Sequence[Floats], resamples: int, key: tuple[int, ...]) -> list[Floats]:
     """Each array's mean over one joint draw of problems a resample, `_RSC`: how often each problem came, times the values."""
     n = arrays[0].shape[1]
     flat = [x.transpose(1, 0, 2).reshape(n, -1) for x in arrays]
     parts: list[list[Floats]] = [[] for _ in arrays]
-    step = max(1, _CHUNK // n)
-    for start in range(0, resamples, step):
-        rows = min(step, resamples - start)
-        drawn_RP = rng.integers(0, n, size=(rows, n)) + n * np.arange(rows)[:, None]
-        count_RP = np.bincount(drawn_RP.ravel(), minlength=rows * n).reshape(rows, n) / n
+    for chunk_RP in _kept_counts(n, resamples, key) if n * resamples <= _KEPT else _counts(n, resamples, key):
+        count_RP = chunk_RP / n
         for x, results in zip(flat, parts, strict=True):
             results.append(count_RP @ x)
     return [np.concatenate(p).reshape(resamples, len(x), x.shape[2]) for p, x in zip(parts, arrays, strict=True)]
+
+
+@lru_cache(maxsize=16)
+def _kept_counts(n: int, resamples: int, key: tuple[int, ...]) -> tuple[NDArray[np.uint8], ...]:
+    """Every figure of a set draws its problems alike, and drawing them takes most of its time."""
+    return tuple(_counts(n, resamples, key))
+
+
+def _counts(n: int, resamples: int, key: tuple[int, ...]) -> Iterator[NDArray[np.uint8]]:
+    """How often each of n problems came in each resample, `_RP`, in chunks of resamples. Equal keys draw alike."""
+    rng, step = np.random.default_rng(key), max(1, _CHUNK // n)
+    for start in range(0, resamples, step):
+        rows = min(step, resamples - start)
+        drawn_RP = rng.integers(0, n, size=(rows, n)) + n * np.arange(rows)[:, None]
+        count_RP = np.bincount(drawn_RP.ravel(), minlength=rows * n).reshape(rows, n).astype(np.uint8)  # one problem comes a handful of times
+        count_RP.flags.writeable = False
+        yield count_RP
 
 
 def _set_weights(sets: Sets, weighting: Weighting) -> Floats:

@@ -156,12 +156,13 @@ def difference_rows(
     *,
     bounds: tuple[float, float] | None,
     among: Mapping[str, Sequence[Key]] | None = None,
+    only: str | None = None,
 ) -> list[Row]:
     """One arm minus another, paired over problems, and over seeds where they are shared: a row for each set for which both have their quantities,
-    and over all if there are several."""
+    and over all if there are several; or that of `only` one place."""
     rows = []
     for where, names, weighting in _places(sets):
-        ks = shared_ks([of, to], names)
+        ks = shared_ks([of, to], names) if only in (None, where) else []
         if not ks:
             continue
         with suppress(NothingShared):

@@ -178,10 +178,10 @@ class Evidence:
         if a is b:
             return self.values(a, GAIN, place) if (of_a, of_b) == (ACCURACY, PASS) else {}
         try:
-            rows = difference_rows((a, of_a), (b, of_b), names, "", bounds=_BOUNDS[GAIN] if of_a != TOKENS else None)
+            rows = difference_rows((a, of_a), (b, of_b), names, "", bounds=_BOUNDS[GAIN] if of_a != TOKENS else None, only=place)
         except NothingShared:
             return {}
-        return dict(next((row.by_k for row in rows if row.problems == place), {}))
+        return dict(rows[0].by_k) if rows else {}
 
     def rivals(self, arm: Arm, place: str) -> dict[str, ByK]:
         """label -> accuracy of `arm` minus the rival's pass@k: the other arms, rivals that the evaluations themselves were given (of several
