@@ -266,7 +266,7 @@ class WarmupConfig(Section):
 
 
 class TrainConfig(Section):
-    steps: int = Field(default=100, ge=0, description="0: the warm-up alone")
+    steps: int = Field(default=100, ge=0, description="of reinforcement learning; 0: the warm-up alone. With max_tokens they do not end the run")
     max_tokens: int | None = Field(default=None, ge=1, description="end, and scale the schedule, by sampled tokens instead of steps (equal tokens for every arm)")
     problems_per_step: int = Field(default=16, ge=1, description="problems of a batch of rollouts")
     group_size: int = Field(default=8, ge=1, description="rollouts of a problem")

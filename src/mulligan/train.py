@@ -1,6 +1,6 @@
 """The training loop: problems -> rollouts -> advantages -> update, once per step, on whatever `Workers` do the work.
 
-Read `train` first; it is the whole of it. Everything drawn at random is keyed by (seed, step, ...), so that a run is replayed
+Read `_train` first: it is the whole loop. Everything drawn at random is keyed by (seed, step, ...), so that a run is replayed
 by its recipe, and a resumed run continues to the bit.
 """
 
@@ -38,10 +38,10 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, display: Display |
 
     Raises:
         ConfigError, DataError, ModelError, ContextOverflow: found before anything heavy is loaded.
-        ConfigError, too: with `resume`, the recipe trains otherwise than the run's own, on other problems, or less than what is done.
-        RunError: the folder holds a run already (without `resume`) or none (with it); the disk is full or refuses.
-        GraderError: more than `grader.max_failure_rate` of the verdicts are failures of the grader itself.
-        RunError, too: every dialogue of a step broke, or the feedback function raised on more than that share of the failed attempts.
+            Of these ConfigError with `resume`: the recipe trains otherwise than the run's own, on other problems, or less than what is done.
+        RunError: the folder holds a run already (without `resume`) or none (with it); the disk is full or refuses; every dialogue of a step broke, or
+            the feedback function raised on more than `grader.max_failure_rate` of the failed attempts.
+        GraderError: more than that share of the verdicts are failures of the grader itself.
     """
     plan = make_plan(recipe)
     with _full_disk_is_told(out), _open_to_go_on(out, plan) if resume else RunFolder.create(out, recipe, data_hashes=plan.data_hashes) as run:

@@ -34,7 +34,7 @@ def evaluate(
     one_pass: Annotated[bool, typer.Option("--one-pass", help="one dialogue with the largest budget, counted up to each k: cheaper, another measure")] = False,
     controls: Annotated[str | None, typer.Option(help="all, or names with commas: history_blind, verdict_hidden, random_verdict, other_history, false_wrong. Each but the last costs about as much as the dialogues")] = None,
     rival: Annotated[list[str] | None, typer.Option(metavar="LABEL=FOLDER", help="another evaluation on the same problems, whose pass@k to beat; may be given several times")] = None,
-    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED)] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="of what is drawn: samples, dialogues above temperature 0, controls, and the problems of sources that draw them")] = 0,
     recipe: Annotated[Path | None, typer.Option(help="take the protocol from this recipe (a run brings its own)")] = None,
 ) -> None:
     """Accuracy against the number of attempts allowed, beside pass@k of the same model and of rivals, with controls.

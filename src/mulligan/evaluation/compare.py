@@ -11,7 +11,7 @@ for all arms, which is what pairs them). With one seed an arm this is the paired
 dialogue up to three times), and where they differ much, and are few, too narrow. Where seeds are drawn together, with nothing else to make up for that, what they deviate from their mean is
 scaled by sqrt(S / (S - 1)), as in the rescaled bootstrap of J. N. K. Rao and C. F. J. Wu (1988, JASA 83(401)), so that S seeds show all of the
 variance between seeds. And few seeds show badly how much seeds differ: where Student's interval, of the variance that seeds and problems each
-bring (`student_half_widths`), is wider than the resamples' interval, that is stretched to its width. docs/looking.md says how often such intervals hold the truth.
+bring (`student_half_widths`), is wider than the resamples' interval, that is stretched to its width. docs/intervals.md says how often such intervals hold the truth.
 
 Suffixes: `_S` seed, `_P` problem, `_C` column, `_R` resample.
 """

@@ -220,7 +220,7 @@ def shared_seeds(a: Arm, b: Arm) -> list[int] | None:
     """For each seed of `a` its place in `b`, where the two are paired by them: both were trained with the same seeds, and at least `MIN_SEEDS`.
 
     Runs of one seed and recipe share a warm-up and the order of the problems, so that what a seed does to both drops out; where they share nothing, the
-    pairs are as good as any others. Of fewer seeds too few differences are left to show how they vary (docs/looking.md: "How the intervals are made"): there each arm's seeds are drawn by themselves.
+    pairs are as good as any others. Of fewer seeds too few differences are left to show how they vary (docs/intervals.md): there each arm's seeds are drawn by themselves.
     """
     pairs = seed_pairs(a, b)
     return [j for _, j in pairs] if MIN_SEEDS <= len(pairs) == len(a.members) == len(b.members) else None
