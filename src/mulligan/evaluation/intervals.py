@@ -14,6 +14,7 @@ problems solved or not makes it, 1 / n (or at the scale's end, if that is nearer
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -178,7 +179,9 @@ def _student_half_widths(statistics: Callable[..., Floats], n: int, crossed: Seq
     The noise of single dialogues is in both, and counted twice."""
     everything = [np.ones((1, one)) for one in crossed]
     parts = [statistics(rng.multinomial(n, np.full(n, 1 / n), size=size).astype(np.float64), *(np.repeat(one, size, 0) for one in everything)) for size in _chunks(resamples, n)]
-    terms = [(np.nanvar(np.concatenate(parts), axis=0, ddof=1), max(n - 1, 1))]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a figure that exists in one resample or none: NaN, as it should
+        terms = [(np.nanvar(np.concatenate(parts), axis=0, ddof=1), max(n - 1, 1))]
     for i, seeds in enumerate(crossed):
         if seeds > 1:
             without = (1 - np.eye(seeds)) * seeds / (seeds - 1)
