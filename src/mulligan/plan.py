@@ -327,10 +327,11 @@ def check_dialogues(path: str, chat: Chat, limit: int, vocabulary: int) -> None:
 
 def light_chat(recipe: Recipe) -> Chat:
     """The recipe's tokenizer and template, without the model's weights."""
-    if recipe.model.path.startswith("tiny:") and recipe.model.tokenizer is None:
+    model = recipe.model
+    if model.path.startswith("tiny:") and model.tokenizer is None:
         chat = Chat(tiny_tokenizer())
     else:
-        chat = Chat(load_tokenizer(recipe.model.tokenizer or recipe.model.path))
+        chat = Chat(load_tokenizer(model.tokenizer) if model.tokenizer else load_tokenizer(model.path, model.revision))
     chat.check_role(recipe.protocol.feedback_role)
     return chat
 

@@ -17,7 +17,7 @@ from mulligan.evaluation import read_evaluation
 from mulligan.grading import make_grader
 from mulligan.model import load_policy, load_tokenizer
 from mulligan.model.tiny import tiny_tokenizer
-from mulligan.plan import Plan, check_play, load_checked, make_plan, shown_fields, write_set_aside
+from mulligan.plan import Plan, check_play, light_chat, load_checked, make_plan, shown_fields, write_set_aside
 from mulligan.protocol import Protocol
 from mulligan.types import Attempt, Outcome, Problem
 
@@ -152,6 +152,14 @@ def test_what_an_evaluation_will_meet_is_found_before_it_is_played(tmp_path: Pat
     monkeypatch.setattr("mulligan.tasks.builtin.guess.said", lambda *_: None, raising=False)
     (doubt,) = of(protocol__feedback="mulligan.tasks.builtin.guess:said")
     assert "returned NoneType: it must return a str (tried on the made-up answer" in doubt
+
+
+def test_the_tokenizer_that_is_checked_is_that_of_the_revision(monkeypatch: pytest.MonkeyPatch):
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr("mulligan.plan.load_tokenizer", lambda *where: asked.append(where) or tiny_tokenizer())
+    light_chat(recipe(model__path="ORG/NAME", model__revision="abc"))
+    light_chat(recipe(model__path="ORG/NAME", model__revision="abc", model__tokenizer="ORG/CHAT"))
+    assert asked == [("ORG/NAME", "abc"), ("ORG/CHAT",)]
 
 
 def test_8_bit_rollouts_where_there_are_none():
