@@ -130,6 +130,12 @@ class RunFolder:
     def holds_run(path: str | Path) -> bool:
         return (Path(path) / RECIPE).is_file()
 
+    @classmethod
+    def of_model(cls, path: str | Path) -> Path | None:
+        """The folder of the run that ended with this model folder; None for any other model."""
+        folder = Path(path).absolute()
+        return folder.parent if folder.name == MODEL and cls.holds_run(folder.parent) else None
+
     def require_same(self, recipe: Recipe, *, but: tuple[str, ...] = ()) -> None:
         """Check that `recipe` may go on with this run; keys that begin like one of `but` may differ.
 

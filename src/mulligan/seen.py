@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from mulligan.config import Recipe
 from mulligan.errors import MulliganError
 from mulligan.evaluation.faults import NOT_HELD_OUT
 from mulligan.protocol import Protocol
-from mulligan.runlog import MODEL, RunFolder
+from mulligan.runlog import RunFolder
 from mulligan.tasks import load_problems
 from mulligan.types import Problem
 from mulligan.warmup import read_messages
@@ -52,10 +51,18 @@ class Seen:
 
 def seen_by_run(recipe: Recipe, problems: Sequence[Problem] | None = None) -> Seen:
     """What the model of a run of `recipe` has seen at its end; `problems`: those of its training, where they are loaded already."""
-    line, doubts = _line_of(recipe)
-    loaded = {_source(recipe): problems} if problems is not None else {}
+    before, doubts = _runs_behind(recipe.model.path)
+    return _seen_in([recipe, *before], doubts, {} if problems is None else {_source(recipe): problems})
+
+
+def seen_by_model(path: str) -> Seen:
+    """What a model folder has seen, if it is that of a run; of any other model nothing is known."""
+    return _seen_in(*_runs_behind(path), {})
+
+
+def _seen_in(runs: Sequence[Recipe], doubts: list[str], loaded: dict[tuple[str, int | None, int], Sequence[Problem]]) -> Seen:
     turns, protocols = set[str](), list[Protocol]()
-    for one in line:
+    for one in runs:
         try:
             if _source(one) not in loaded:  # the arms of an experiment begin from a warm-up on the same problems
                 loaded[_source(one)] = load_problems(one.problems.train, limit=one.problems.limit, seed=one.seed).problems
@@ -63,38 +70,26 @@ def seen_by_run(recipe: Recipe, problems: Sequence[Problem] | None = None) -> Se
                 turns.update(turn["content"] for _, dialogue in read_messages(one.warmup.data) for turn in dialogue if turn["role"] == "user")
                 protocols.append(Protocol(one.protocol, one.attempts, one.reward))
         except (MulliganError, OSError) as error:
-            doubts.append(f"whether the problems were trained on is not known: {error}")
+            doubts.append(_not_known(error))
     return Seen(frozenset((p.question, p.answer) for own in loaded.values() for p in own), frozenset(turns), tuple(protocols), tuple(doubts))
-
-
-def seen_by_model(path: str) -> Seen:
-    """What a model folder has seen, if it is that of a run; of any other model nothing is known."""
-    try:
-        recipe = _run_of(path)
-    except MulliganError as error:
-        return Seen(doubts=(f"whether the problems were trained on is not known: {error}",))
-    return seen_by_run(recipe) if recipe else Seen()
 
 
 def _source(recipe: Recipe) -> tuple[str, int | None, int]:
     return recipe.problems.train, recipe.problems.limit, recipe.seed
 
 
-def _line_of(recipe: Recipe) -> tuple[list[Recipe], list[str]]:
-    """The recipe, that of the run whose model it began from, and so on; and why it cannot be followed further."""
-    line, models = [recipe], set[str]()
-    while (model := line[-1].model.path) not in models:
+def _runs_behind(model: str) -> tuple[list[Recipe], list[str]]:
+    """The recipes of the run that ended with this model, of the one whose model that began from, and so on; and why they cannot be followed further."""
+    found, models = list[Recipe](), set[str]()
+    while model not in models and (run := RunFolder.of_model(model)):
         models.add(model)
         try:
-            before = _run_of(model)
+            found.append(RunFolder.open(run).recipe)
         except MulliganError as error:
-            return line, [f"whether the problems were trained on is not known: {error}"]
-        if before is not None:
-            line.append(before)
-    return line, []
+            return found, [_not_known(error)]
+        model = found[-1].model.path
+    return found, []
 
 
-def _run_of(path: str) -> Recipe | None:
-    """The recipe of the run that ended with this model folder; None for any other model. Raises RunError for a run that this version cannot read."""
-    folder = Path(path).absolute()
-    return RunFolder.open(folder.parent).recipe if folder.name == MODEL and RunFolder.holds_run(folder.parent) else None
+def _not_known(error: Exception) -> str:
+    return f"whether the problems were trained on is not known: {error}"

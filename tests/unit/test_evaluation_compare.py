@@ -92,6 +92,21 @@ def test_seeds_are_one_draw_for_all_sets():
     assert np.mean(drawn == 1.0) == pytest.approx(0.25, abs=0.03)
 
 
+def test_draws_that_are_kept_are_those_that_are_drawn_anew(monkeypatch):
+    """Whatever was drawn before, of as many problems or of others, and whether or not it is kept."""
+    rng = np.random.default_rng(3)
+    a, b = ([rng.random((3, n, 2)) for n in (20, 20, 35)] for _ in range(2))
+
+    def found():
+        return [means(a), means(a, seed=1), differences(a, b), differences(a, b, joint_seeds=True), differences(a, b, seed=1), ratios(a, b)]
+
+    kept = found()
+    assert found() == kept
+    monkeypatch.setattr("mulligan.evaluation.compare._KEPT", 0)
+    assert found() == kept
+    assert means(a) != means(a, seed=1)
+
+
 def test_columns_are_drawn_together_and_bounds_matter():
     values = np.stack([np.zeros((1, 20)), np.ones((1, 20)), np.full((1, 20), 12.0)], axis=2)
     zero, one, tokens = means([values])

@@ -155,7 +155,7 @@ def _eval_recipe(model: str, recipe: Path | None, problems: list[str] | None, ov
     else:
         table = dump_recipe(load_recipe(recipe)) if recipe else {"name": "eval", "problems": {"train": (problems or [""])[0]}}
         path = model
-        if recipe is None and Path(model).name == "model" and RunFolder.holds_run(Path(model).parent):
+        if recipe is None and RunFolder.of_model(model):
             print(f"warning: {model} alone does not bring its run's recipe, and is asked by the default protocol: for the run's, evaluate {Path(model).parent}", file=sys.stderr)
     named = table.get("model", {})
     # A revision is the named model's alone. A tokenizer stands beside a run's model; otherwise the recipe may have to name one.
