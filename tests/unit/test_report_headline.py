@@ -168,6 +168,16 @@ def test_a_fixed_list_of_answers_that_does_as_well_is_the_first_caveat(tmp_path,
     assert verdicts[listed] in headline.verdict
 
 
+def test_a_rival_that_is_better_is_told_apart_from_one_that_is_level(tmp_path):
+    """75 % [71, 79] with three attempts."""
+    samplers = {"best fixed list of answers": {"3": 0.5}, "best sampling blind to the question": {"3": 0.76}, "best independent sampling": {"3": 0.9}}
+    told = [text for text in make_headline(controlled(tmp_path, more={"ceilings": samplers}, history_blind=0.0)).caveats if "(pass@3)" in text]
+    assert told == [
+        "It is clearly below 3 independent samples (pass@3) of the best possible sampler.",
+        "It is not clearly above 3 independent samples (pass@3) of the best sampler blind to the question.",
+    ]
+
+
 @pytest.mark.parametrize("known", [False, True])
 def test_temperatures_whose_end_was_the_best_are_a_caveat_unless_the_best_sampler_is_known(tmp_path, known):
     heats = {"0.6": {"3": {"mean": 0.2}}, "1.0": {"3": {"mean": 0.3}}}

@@ -123,8 +123,14 @@ class Findings:
         return [label for label in self.rivals if not label.startswith(tuple(SAMPLERS.values())) and label not in self.again]
 
     @property
-    def unbeaten(self) -> list[str]:
-        return [label for label, difference in self.rivals.items() if difference.low <= 0]
+    def better(self) -> list[str]:
+        """The rivals that clearly solve more by drawing again."""
+        return [label for label, difference in self.rivals.items() if difference.high < 0]
+
+    @property
+    def level(self) -> list[str]:
+        """The rivals from which it is not clearly different."""
+        return [label for label, difference in self.rivals.items() if difference.low <= 0 <= difference.high]
 
 
 def make_headline(evidence: Evidence) -> Headline:
@@ -207,9 +213,9 @@ def _verdict(found: Findings) -> tuple[str, Tone]:
         return "The model gains from further attempts, but less than drawing again would", "no"
     if found.gain.low <= 0:
         return "The model gains from further attempts, but not clearly more than by drawing again", "no"
-    if any(difference.high < 0 for difference in found.rivals.values()):
+    if found.better:
         return "The model gains more than by drawing again from itself, but a rival solves more by drawing again", "partly"
-    if found.unbeaten:
+    if found.level:
         return "The model gains more than by drawing again from itself, but not clearly more than every rival does", "partly"
     if found.blind is None:
         return "The model gains more than by drawing again", "partly"
@@ -277,7 +283,8 @@ def _caveats(evidence: Evidence, found: Findings) -> list[str]:
     for text, kept in controls.items():
         if kept is not None and kept.mean >= MUCH:
             caveats.append(text.format(f"{share(kept)} [{100 * kept.low:.0f}, {100 * kept.high:.0f}]"))
-    unbeaten = [f"It is not clearly above {found.k} independent samples (pass@{found.k}) of {' and '.join(found.unbeaten)}."] if found.unbeaten else []
+    how = {"clearly below": found.better, "not clearly above": found.level}
+    unbeaten = [f"It is {what} {found.k} independent samples (pass@{found.k}) of {' and '.join(labels)}." for what, labels in how.items() if labels]
     if found.rose:
         caveats = _list_caveats(found) + caveats + unbeaten
     if found.last.n < SMALL_SET:
