@@ -4,11 +4,13 @@
 #   make lint           ruff, types, layers
 #   make ci             lint, then test
 #   make bench          measure beside TRL, transformers and vLLM; tables in runs/bench (BENCH_FLAGS='--only sampling --vllm-python ...')
+# WORKERS=4 runs the tests in more processes (0: in one, as --pdb needs it), PYTEST_FLAGS='tests/unit -k protocol' a part of them.
 # PYTHON=python3.12 chooses the interpreter (3.11 or newer), PIP_FLAGS=... adds options to every `pip install`.
 
 PYTHON ?= python3
 PIP_FLAGS ?=
 OUT ?= runs/quickstart
+WORKERS ?= 2
 PYTEST_FLAGS ?=
 BENCH_FLAGS ?=
 
@@ -49,7 +51,7 @@ quickstart: $(RUNTIME)
 	$(BIN)/mulligan quickstart --out $(OUT)
 
 test: $(DEV)
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_FLAGS)
 
 lint: $(DEV)
 	$(BIN)/ruff check .
