@@ -17,6 +17,9 @@ from mulligan.evaluation import bootstrap_mean
 from mulligan.evaluation.values import difference_of
 from mulligan.runlog import RunFolder
 
+N = 120
+"""Problems of a set of `arm_data`."""
+
 Quantities = Mapping[str, Mapping[int, ArrayLike]]
 """quantity -> k -> one value per problem; None or NaN: ungradable."""
 
@@ -155,3 +158,22 @@ def full_evaluation(folder: Path, *, seed: int = 0, sets: Sequence[str] = ("one"
         "warnings": ["one: a warning of the evaluation"],
     }  # fmt: skip
     return write_evaluation(folder, quantities, more=more, **top)
+
+
+def arm_data(seed, rates=(0.3, 0.5, 0.6), n=N, sets=("one",)):
+    rng = np.random.default_rng(seed)
+    found = {}
+    for name in sets:
+        solved = solved_with(rng, n, rates)
+        found[name] = {"solved": solved, "passed": {k: v * 0.8 for k, v in solved.items()}, "tokens": {k: np.full(n, 10.0 * k) for k in solved}}
+    return found
+
+
+def multi_and_single(folder):
+    """Two seeds of a multi-attempt arm, one of a single-turn arm; the first is also evaluated in a folder of its own."""
+    for seed in (0, 1):
+        write_run(folder / f"multi-seed{seed}", seed=seed, metrics=training(3))
+        write_evaluation(folder / f"multi-seed{seed}", arm_data(seed))
+    write_run(folder / "single", attempts="fixed(1)", seed=0)
+    write_evaluation(folder / "single", arm_data(9, (0.35, 0.36, 0.37)))
+    return folder

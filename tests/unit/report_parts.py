@@ -5,7 +5,8 @@ import gzip
 import json
 import re
 
-from arms_on_disk import full_evaluation, training, write_run
+import numpy as np
+from arms_on_disk import full_evaluation, training, write_evaluation, write_run
 from fake_dialogues import FakePlayer, problem
 
 from mulligan.evaluation import evaluate
@@ -58,3 +59,15 @@ def three_arms(tmp_path):
     write_run(tmp_path / "single", attempts="fixed(1)", metrics=training(9), command=["/usr/bin/mulligan", "train", "a b.toml"])
     full_evaluation(tmp_path / "single", seed=7, sets=("one", "two"), rates=(0.42, 0.43, 0.43, 0.44, 0.44))
     return [tmp_path / name for name in ("multi0", "multi1", "multi2", "single")]
+
+
+def controlled(tmp_path, more=None, fewest=1, **kept):
+    """An arm that goes from 25 to 75 % of 200 problems from the fewest attempts evaluated to three, of which a control keeps so much."""
+    first, last = np.arange(200) % 4 == 0, np.arange(200) % 4 != 3
+    quantities = {"solved": {fewest: first, 3: last}, "passed": {fewest: [0.25] * 200, 3: [0.3] * 200}}
+    for control, share in kept.items():
+        quantities[f"solved:{control}"] = {fewest: first, 3: np.where(np.arange(200) < 200 * share, last, first)}
+    table = {"controls": {control: {"accuracy": {}, "difference": {}} for control in kept}}
+    write_run(tmp_path / "m")
+    write_evaluation(tmp_path / "m", {"one": quantities, "two": quantities}, more=table | (more or {}))
+    return Evidence(read_arms([str(tmp_path / "m")]))
