@@ -29,6 +29,8 @@ function open(i, remember = true) {
   state.d = i;
   document.body.classList.toggle("reading", i !== null);
   if (i !== null) scrollToSelected();
+  // where the list gives way to the dialogue, so does its focus
+  if (i !== null && !wide.matches && !$("dialogue").contains(document.activeElement)) $("dialogue").focus({ preventScroll: true });
   drawRows(true);
   writeFragment(remember);
   return drawDialogue().catch(fail);
@@ -37,10 +39,7 @@ function open(i, remember = true) {
 function move(by) {
   const next = neighbour(by);
   if (next === null || next === state.d) return;
-  const focused = document.activeElement && document.activeElement.id;
-  open(next, false).then(() => {
-    if (["previous", "next"].includes(focused)) ($(focused).disabled ? $("dialogue") : $(focused)).focus(); // the bar was drawn anew
-  });
+  open(next, false);
 }
 
 function backToList() {
@@ -58,8 +57,8 @@ function setView(view) {
 function setColour(colour) {
   state.colour = colour;
   writeFragment(false);
-  const top = $("dialogue").scrollTop;
-  drawDialogue().then(() => { $("dialogue").scrollTop = top; $(`colour-${colour}`)?.focus(); }).catch(fail);
+  const top = scroller().scrollTop;
+  drawDialogue().then(() => { scroller().scrollTop = top; }).catch(fail);
 }
 
 // ----------------------------------------------------------------------------------------------------------------- fragment

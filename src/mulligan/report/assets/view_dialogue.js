@@ -10,10 +10,21 @@ async function drawDialogue() {
   const [texts, tokens, words] = await Promise.all([textsOf(i), state.view === "tokens" ? tokensOf(i) : null, state.view === "tokens" ? vocabulary() : null]);
   if (run !== drawing) return; // another dialogue was asked for meanwhile
   const body = state.view === "tokens" ? tokenView(i, texts, tokens, words) : chatView(i, texts);
+  const focused = main.contains(document.activeElement) ? document.activeElement : null;
   main.replaceChildren(...[bar(i), head(i, texts), strip(i), body].filter((node) => node !== null));
-  main.scrollTop = 0;
+  scroller().scrollTop = 0;
+  if (focused && focused !== main) refocus(focused);
   centreStrip();
   if (state.view === "tokens") startTokens();
+}
+
+/** What scrolls the dialogue: its own pane beside the list, the page where it stands alone. */
+const scroller = () => (wide.matches ? $("dialogue") : document.scrollingElement);
+
+/** The focus goes to what took the place of an element that was drawn anew, else it would be lost to the keyboard. */
+function refocus(old) {
+  const heir = old.matches(".cell") ? $("strip")?.querySelector("[aria-current]") : old.id && $(old.id);
+  (heir && !heir.disabled ? heir : $("dialogue")).focus({ preventScroll: true });
 }
 
 // ---------------------------------------------------------------------------------------------------------------------- head

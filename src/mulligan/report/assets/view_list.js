@@ -41,7 +41,7 @@ function buildFilters() {
     };
     $("facets").append(el("fieldset", { "data-facet": "step" }, el("legend", null, "Step"), el("div", { class: "chips" }, field("from", "from", "from", low), field("to", "to", "to", high))));
   }
-  $("facets").append(el("button", { type: "button", id: "clear", on: { click: () => change({ ...NO_FILTER }) } }, "Clear all filters"));
+  $("facets").append(el("button", { type: "button", id: "clear", on: { click: () => { change({ ...NO_FILTER }); $("list").focus(); } } }, "Clear all filters"));
   $("search").addEventListener("input", () => change({ q: $("search").value }));
   $("filters").addEventListener("submit", (event) => event.preventDefault());
 }
@@ -96,7 +96,7 @@ function showFilters() {
   const count = $("count");
   count.replaceChildren(shown.length === COUNT ? plural(COUNT, "dialogue") : `${number(shown.length)} of ${plural(COUNT, "dialogue")}`);
   if (state.problem !== null) {
-    count.append(" ", el("button", { type: "button", class: "drop", on: { click: () => change({ problem: null }) } }, `only problem ${DATA.problems[state.problem][0].slice(0, 10)} `, el("span", { "aria-label": "remove this filter" }, "✕")));
+    count.append(" ", el("button", { type: "button", class: "drop", on: { click: () => { change({ problem: null }); $("list").focus(); } } }, `only problem ${DATA.problems[state.problem][0].slice(0, 10)} `, el("span", { "aria-label": "remove this filter" }, "✕")));
   }
   if (searching !== null) count.append(` · searching, ${Math.floor(100 * searching)} %`);
 }

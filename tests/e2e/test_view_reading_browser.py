@@ -1,0 +1,90 @@
+"""Reading on in the viewer, in a real browser: where the focus and the page stand after every change, what a screen reader is told, and texts
+that would leave their boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import PHONE, OpenedPage, opened
+from made_dialogues import RIGHT, WRONG, play, problem, table_of, write_run
+
+from mulligan.chat import Chat
+from mulligan.report.view import write_view
+from mulligan.transcripts import write_table
+
+READY = "body.ready"
+
+
+@pytest.fixture(scope="module")
+def chat(tokenizers) -> Chat:
+    return Chat(tokenizers["chatml"])
+
+
+@pytest.fixture(scope="module")
+def made(chat, tmp_path_factory) -> Path:
+    """The page of a run made by hand."""
+    folder = tmp_path_factory.mktemp("made")
+    write_view(write_run(folder / "made", chat), folder / "view.html")
+    return folder / "view.html"
+
+
+@pytest.fixture
+def view(chromium, made) -> Iterator[OpenedPage]:
+    with opened(chromium, made, wait_for=READY) as seen:
+        seen.page.wait_for_selector(".turns")
+        yield seen
+        seen.assert_quiet()
+
+
+def focused(page: Any) -> str:
+    """The id of the focused element, or its class."""
+    return page.evaluate("() => document.activeElement.id || document.activeElement.className.split(' ')[0] || document.activeElement.tagName")
+
+
+def press(page: Any, selector: str, then: str) -> None:
+    """As by the keyboard; `then` is a selector of what this leads to."""
+    page.focus(selector)
+    page.keyboard.press("Enter")
+    page.wait_for_selector(then)
+
+
+# ------------------------------------------------------------------------------------------------------------------- the focus
+
+
+def test_where_the_list_gives_way_the_focus_goes_along(chromium, made):
+    with opened(chromium, made, size=PHONE, touch=True, wait_for=READY) as seen:
+        seen.page.tap("#list .row >> nth=1")
+        seen.page.wait_for_selector("#dialogue h2")
+        assert focused(seen.page) == "dialogue"
+        seen.page.tap("#back")
+        assert focused(seen.page) == "list"
+        seen.page.keyboard.press("ArrowDown")
+        seen.page.wait_for_selector("#dialogue h2")
+        assert focused(seen.page) == "dialogue"
+        seen.assert_quiet()
+
+
+# --------------------------------------------------------------------------------------------------------------- what scrolls
+
+
+def test_a_phone_shows_every_dialogue_from_its_beginning(chromium, chat, tmp_path):
+    long = [("so it may be\n" * 80, WRONG), ("it is 2", RIGHT)]
+    write_table(tmp_path / "long.parquet", table_of([play(chat, problem(n), long) for n in range(3)]))
+    write_view(tmp_path / "long.parquet", tmp_path / "v.html")
+    with opened(chromium, tmp_path / "v.html", size=PHONE, touch=True, wait_for=READY) as seen:
+        page = seen.page
+        page.tap("#list .row >> nth=0")
+        page.wait_for_selector("#dialogue h2")
+        for act in ("tap next", "tap tokens"):
+            page.evaluate("() => scrollTo(0, 1e6)")
+            assert page.evaluate("() => scrollY") > 500
+            page.tap("#next" if act == "tap next" else "#view-tokens")
+            page.wait_for_selector(".place:has-text('2 of 3')" if act == "tap next" else ".token-view")
+            assert page.evaluate("() => scrollY") == 0, act
+        page.evaluate("() => scrollTo(0, 100)")
+        page.evaluate("() => document.querySelector('#colour-logprob').click()")
+        page.wait_for_selector(".by-logprob .legend")
+        assert page.evaluate("() => scrollY") == 100, "another colour of the same is no other page"
