@@ -54,6 +54,23 @@ def press(page: Any, selector: str, then: str) -> None:
 # ------------------------------------------------------------------------------------------------------------------- the focus
 
 
+def test_the_focus_survives_what_is_drawn_anew(view):
+    page = view.page
+    press(page, "#strip .cell[aria-current]", ".place:has-text('1 of 27')")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".place:has-text('2 of 27')")
+    assert focused(page) == "cell" and page.evaluate("() => document.activeElement.ariaCurrent") == "true", "the cell of what is now shown"
+    press(page, "#follow", ".place:has-text('2 of 9')")
+    assert focused(page) == "dialogue", "the button has done its work"
+    press(page, "#count .drop", "#count:has-text('27 dialogues')")
+    assert focused(page) == "list", "the button is gone"
+    page.fill("#search", "2 + 2")
+    page.wait_for_selector("#count:has-text('9 of 27')")
+    press(page, "#clear", "#count:has-text('27 dialogues')")
+    assert focused(page) == "list", "nothing is left to be cleared"
+
+
 def test_where_the_list_gives_way_the_focus_goes_along(chromium, made):
     with opened(chromium, made, size=PHONE, touch=True, wait_for=READY) as seen:
         seen.page.tap("#list .row >> nth=1")
@@ -65,6 +82,38 @@ def test_where_the_list_gives_way_the_focus_goes_along(chromium, made):
         seen.page.wait_for_selector("#dialogue h2")
         assert focused(seen.page) == "dialogue"
         seen.assert_quiet()
+
+
+def test_a_strip_is_one_stop_of_the_tab_key(view):
+    page = view.page
+    assert page.locator("#strip .cell").count() == 9
+    page.focus("#follow")
+    page.keyboard.press("Tab")
+    assert page.evaluate("() => document.activeElement.dataset.i") == "0"
+    page.keyboard.press("ArrowLeft")
+    assert page.evaluate("() => document.activeElement.dataset.i") == "0"
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("() => document.activeElement.dataset.i") == "6"
+    page.keyboard.press("Tab")
+    assert focused(page) != "cell"
+    page.keyboard.press("Shift+Tab")
+    assert page.evaluate("() => document.activeElement.dataset.i") == "6"
+
+
+def test_arrow_keys_reach_the_tokens_from_wherever_one_reads(view):
+    page = view.page
+    page.keyboard.press("t")
+    page.wait_for_selector(".token-view")
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("() => document.activeElement.dataset.n") == "0"
+    page.keyboard.press("ArrowRight")
+    assert "place 2 of" in page.inner_text("#inspector")
+    page.focus("#colour-logprob")
+    page.keyboard.press("ArrowLeft")
+    assert page.evaluate("() => document.activeElement.dataset.n") == "1", "back to where it was"
+    page.keyboard.press("ArrowLeft")
+    assert page.evaluate("() => document.activeElement.dataset.n") == "0"
 
 
 # --------------------------------------------------------------------------------------------------------------- what scrolls

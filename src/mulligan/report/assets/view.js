@@ -124,13 +124,14 @@ function onKey(event) {
     return;
   }
   if (target.matches("input:not([type=checkbox]), textarea, select")) return;
-  const inList = target.id === "list";
+  const inList = target.id === "list", cell = target.closest(".cell");
   const page = Math.max(1, Math.floor($("list").clientHeight / ROW) - 1);
   const acts = {
     j: () => move(1), n: () => move(1), k: () => move(-1), p: () => move(-1),
     "]": () => alongProblem(1), "[": () => alongProblem(-1),
     t: () => setView(state.view === "chat" ? "tokens" : "chat"),
     "/": () => { document.body.classList.remove("reading"); $("search").focus(); },
+    ...(cell ? { ArrowRight: () => alongStrip(cell, 1), ArrowLeft: () => alongStrip(cell, -1) } : state.view === "tokens" ? { ArrowRight: () => alongTokens(1), ArrowLeft: () => alongTokens(-1) } : {}),
     ...(inList ? { ArrowDown: () => move(1), ArrowUp: () => move(-1), PageDown: () => move(page), PageUp: () => move(-page), Home: () => move(-COUNT), End: () => move(COUNT), Enter: () => $("dialogue").focus() } : {}),
   };
   if (!Object.hasOwn(acts, event.key)) return;

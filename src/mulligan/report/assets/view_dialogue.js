@@ -82,7 +82,7 @@ function strip(i) {
     groups.at(-1).cells.push(
       el(
         "button",
-        { type: "button", class: `cell o-${C.outcome[j]}`, "data-i": j, "aria-current": j === i ? "true" : null, "aria-label": describe(j).slice(0, 120), title: `${whenLong(j) || stripLabel(j)}: ${ending(j)}`, on: { click: () => open(j) } },
+        { type: "button", class: `cell o-${C.outcome[j]}`, "data-i": j, tabindex: j === i ? "0" : "-1", "aria-current": j === i ? "true" : null, "aria-label": describe(j).slice(0, 120), title: `${whenLong(j) || stripLabel(j)}: ${ending(j)}`, on: { click: () => open(j) } },
         solved && C.used[j] > 1 ? `✓${C.used[j]}` : OUTCOMES[C.outcome[j]].symbol,
       ),
     );
@@ -90,7 +90,7 @@ function strip(i) {
   const whole = all.every((j) => placeOf.has(j)) && state.problem === C.problem[i];
   const only = el("button", { type: "button", id: "follow", disabled: whole, on: { click: () => change({ ...NO_FILTER, problem: C.problem[i] }) } }, whole ? "the list holds this problem alone" : "show only this problem in the list");
   const intro = el("p", { id: "strip-title" }, el("strong", null, "This problem over the run"), ` · ${plural(all.length, "dialogue")}, by step; ✓2: solved at attempt 2`, el("span", { class: "no-print" }, " · ", only));
-  return el("section", { class: "strip", "aria-labelledby": "strip-title" }, intro, el("ol", { id: "strip", tabindex: "0", "aria-label": "Dialogues of this problem in order of step" }, groups.map((g) => el("li", null, el("span", { class: "cells" }, g.cells), el("span", { class: "strip-step" }, g.label)))));
+  return el("section", { class: "strip", "aria-labelledby": "strip-title" }, intro, el("ol", { id: "strip", "aria-label": "Dialogues of this problem in order of step" }, groups.map((g) => el("li", null, el("span", { class: "cells" }, g.cells), el("span", { class: "strip-step" }, g.label)))));
 }
 
 /** `12`; `evaluation after 10, k = 3`. */
@@ -98,6 +98,15 @@ function stripLabel(i) {
   if (isTraining(i)) return whenShort(i);
   const stage = DATA.stages[C.stage[i]], name = [stageName(stage), whenShort(i)].filter((part) => part).join(" ");
   return stage.startsWith("samples") ? name : `${name}, k = ${C.k[i]}`;
+}
+
+/** The focus goes along the strip, which is one stop of the tab key however many dialogues it has. */
+function alongStrip(cell, by) {
+  const cells = [...$("strip").querySelectorAll(".cell")], next = cells[cells.indexOf(cell) + by];
+  if (!next) return;
+  cell.tabIndex = -1;
+  next.tabIndex = 0;
+  next.focus();
 }
 
 function centreStrip() {

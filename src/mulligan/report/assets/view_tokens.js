@@ -95,13 +95,13 @@ function startTokens() {
   view.addEventListener("mouseover", (event) => { const node = of(event); if (node) inspect(node, false); });
   view.addEventListener("click", (event) => { const node = of(event); if (node) inspect(node, true); });
   view.addEventListener("focusin", (event) => { const node = of(event); if (node) inspect(node, true); });
-  view.addEventListener("keydown", (event) => {
-    const node = of(event), by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    if (!node || !by) return;
-    const next = view.querySelector(`.token[data-n="${Number(node.dataset.n) + by}"]`);
-    if (next) next.focus();
-    event.preventDefault();
-  });
+}
+
+/** To the next token, or the one before; from anywhere else, to the one that was looked at last. */
+function alongTokens(by) {
+  const last = document.querySelector('.token[data-n][tabindex="0"]');
+  const next = last === document.activeElement ? document.querySelector(`.token[data-n="${Number(last.dataset.n) + by}"]`) : last;
+  if (next) next.focus();
 }
 
 function inspect(node, chosen) {
