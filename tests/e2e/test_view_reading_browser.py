@@ -116,6 +116,16 @@ def test_arrow_keys_reach_the_tokens_from_wherever_one_reads(view):
     assert page.evaluate("() => document.activeElement.dataset.n") == "0"
 
 
+def test_a_screen_reader_is_told_evaluations_apart(view):
+    page = view.page
+    assert page.get_attribute("#strip .cell >> nth=0", "aria-label") == "step 0, unsolved, 3 attempts: What is 0 + 0?"
+    assert page.get_attribute("#strip .cell >> nth=8", "aria-label") == "evaluation end, k = 2, solved, 2 attempts: What is 0 + 0?"
+    page.focus("#list")
+    page.keyboard.press("End")
+    page.wait_for_selector("#row-26")
+    assert page.get_attribute("#row-26", "aria-label") == "evaluation end, k = 2, solved, 2 attempts: What is 2 + 2?"
+
+
 # --------------------------------------------------------------------------------------------------------------- what scrolls
 
 

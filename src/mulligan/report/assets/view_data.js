@@ -51,7 +51,7 @@ function ending(i) {
   }
 }
 
-const describe = (i) => `${whenLong(i) || stageName(DATA.stages[C.stage[i]])}, ${OUTCOMES[C.outcome[i]].name}, ${plural(C.used[i], "attempt")}: ${DATA.problems[C.problem[i]][1]}`;
+const describe = (i) => `${isTraining(i) ? whenLong(i) : stripLabel(i)}, ${OUTCOMES[C.outcome[i]].name}, ${plural(C.used[i], "attempt")}: ${DATA.problems[C.problem[i]][1]}`;
 
 const textsOf = async (i) => {
   const block = await Page.block(1 + Math.floor(i / DATA.chunk));
