@@ -147,3 +147,22 @@ def test_a_phone_shows_every_dialogue_from_its_beginning(chromium, chat, tmp_pat
         page.evaluate("() => document.querySelector('#colour-logprob').click()")
         page.wait_for_selector(".by-logprob .legend")
         assert page.evaluate("() => scrollY") == 100, "another colour of the same is no other page"
+
+
+# ------------------------------------------------------------------------------------------------- texts that leave their boxes
+
+
+def test_piled_marks_stay_in_their_box(chromium, chat, tmp_path):
+    pile = "e" + "\u0301" * 300
+    write_table(tmp_path / "pile.parquet", table_of([play(chat, problem(1), [("first", WRONG), (pile, RIGHT)])]))
+    write_view(tmp_path / "pile.parquet", tmp_path / "v.html")
+    with opened(chromium, tmp_path / "v.html", wait_for=READY) as seen:
+        page = seen.page
+        page.wait_for_selector(".turns")
+        boxes = [box.bounding_box() for box in page.query_selector_all(".turn .bubble")]
+        above, holding = boxes[-2], boxes[-1]
+        # between the two bubbles there is paper, and nothing else
+        gap = {"x": holding["x"], "y": above["y"] + above["height"] + 1, "width": holding["width"] / 2, "height": holding["y"] - above["y"] - above["height"] - 2}
+        blank = {**gap, "y": boxes[0]["y"] + boxes[0]["height"] + 1}
+        assert gap["height"] > 5
+        assert page.screenshot(clip=gap) == page.screenshot(clip=blank)
