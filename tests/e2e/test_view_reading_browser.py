@@ -166,3 +166,17 @@ def test_piled_marks_stay_in_their_box(chromium, chat, tmp_path):
         blank = {**gap, "y": boxes[0]["y"] + boxes[0]["height"] + 1}
         assert gap["height"] > 5
         assert page.screenshot(clip=gap) == page.screenshot(clip=blank)
+
+
+def test_an_answer_that_is_a_program_keeps_its_lines(chromium, chat, tmp_path):
+    program = "def f(x):\n    if x:\n        return 1\n    return 2\n" * 40
+    write_table(tmp_path / "code.parquet", table_of([play(chat, problem(1, answer=program), [(program, WRONG), ("no", WRONG)])]))
+    write_view(tmp_path / "code.parquet", tmp_path / "v.html")
+    with opened(chromium, tmp_path / "v.html", wait_for=READY) as seen:
+        page = seen.page
+        page.wait_for_selector(".turns")
+        for selector in ("#gold", ".verdict code >> nth=0"):
+            assert page.inner_text(selector).startswith("def f(x):\n    if x:\n        return 1"), selector
+        assert page.locator(".turn >> nth=0").bounding_box()["y"] < 900, "a long right answer does not push the dialogue off the screen"
+        page.emulate_media(media="print")
+        assert page.evaluate("() => { const gold = document.querySelector('#gold'); return gold.scrollHeight - gold.clientHeight; }") <= 1, "on paper it is whole"
