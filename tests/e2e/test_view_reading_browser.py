@@ -180,3 +180,9 @@ def test_an_answer_that_is_a_program_keeps_its_lines(chromium, chat, tmp_path):
         assert page.locator(".turn >> nth=0").bounding_box()["y"] < 900, "a long right answer does not push the dialogue off the screen"
         page.emulate_media(media="print")
         assert page.evaluate("() => { const gold = document.querySelector('#gold'); return gold.scrollHeight - gold.clientHeight; }") <= 1, "on paper it is whole"
+
+
+def test_a_button_over_the_choices_hides_them(chromium, made):
+    with opened(chromium, made, size=(1280, 420), wait_for=READY) as seen:
+        assert seen.page.is_disabled("#clear")
+        assert seen.page.evaluate("() => getComputedStyle(document.querySelector('#clear')).opacity") == "1", "choices that scroll below it would show through"
