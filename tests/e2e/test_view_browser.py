@@ -309,6 +309,10 @@ def test_a_control_says_what_it_told_and_where_it_began_anew(chromium, chat, tmp
         assert names[-4:] == ["Begins anew, without sight of the above", "Model · attempt 2", "Feedback", "Model · attempt 3"]
         verdicts = [verdict.inner_text() for verdict in page.query_selector_all(".verdict")]
         assert "told instead (a control): Wrong" in verdicts[1] and not any("told instead" in v for v in (verdicts[0], verdicts[2]))
+        page.keyboard.press("t")
+        page.wait_for_selector(".token-view")
+        names = [turn.inner_text().split(" ·", 1)[0] for turn in page.query_selector_all(".token-view h3")]
+        assert names == ["Prompt", "Attempt 1", "Prompt anew", "Attempt 2", "Feedback", "Attempt 3"]
 
 
 # ---------------------------------------------------------------------------------------------------------------------- tokens

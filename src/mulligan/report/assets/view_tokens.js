@@ -46,7 +46,7 @@ function segmentsOf(length, attempts) {
   let at = 0;
   const forced = (to, name) => { if (to > at) segments.push({ start: at, end: to, name, attempt: null }); at = Math.max(at, to); };
   attempts.forEach((attempt, a) => {
-    forced(attempt.start, a === 0 ? "Prompt" : "Feedback");
+    forced(attempt.start, a === 0 ? "Prompt" : attempts[a - 1].anew ? "Prompt anew" : "Feedback");
     if (attempt.end > at) segments.push({ start: at, end: attempt.end, name: `Attempt ${a + 1}`, attempt: a });
     at = Math.max(at, attempt.end);
   });
