@@ -190,11 +190,12 @@ ATTACK = """async (address) => {
 }"""
 ATTACK_BY_FORM = """async (address) => {
   const refused = [];
-  addEventListener("securitypolicyviolation", (event) => refused.push(event.effectiveDirective));
+  const told = new Promise((done) => addEventListener("securitypolicyviolation", (event) => { refused.push(event.effectiveDirective); done(); }));
   const form = document.createElement("form");
   form.action = address + "/form";
   document.body.append(form);
   form.submit();
+  await Promise.race([told, new Promise((done) => setTimeout(done, 20_000))]);
   await new Promise((done) => setTimeout(done, 300));
   return refused;
 }"""
