@@ -12,6 +12,8 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from mulligan.chat import Chat
+
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
@@ -123,6 +125,12 @@ def pytest_configure(config: pytest.Config) -> None:
 def tokenizers() -> dict[str, PreTrainedTokenizerBase]:
     """One small tokenizer per family of chat templates, by name."""
     return {name: build() for name, build in BUILDERS.items()}
+
+
+@pytest.fixture(scope="module")
+def chat(tokenizers) -> Chat:
+    """Over the tokenizer with ChatML's template."""
+    return Chat(tokenizers["chatml"])
 
 
 @pytest.fixture(scope="session")

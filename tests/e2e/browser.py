@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import pytest
 
+READY = "body.ready"  # when the viewer has drawn its first dialogue
 BINARIES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome", "chrome")
 DESKTOP, PHONE = (1280, 900), (360, 740)
 

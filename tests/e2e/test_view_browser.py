@@ -10,24 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import OpenedPage, opened
+from browser import READY, OpenedPage, opened
 from made_dialogues import FEEDBACK, RIGHT, SYSTEM, WRONG, play, problem, table_of, write_many, write_run
 from tiny_runs import tiny
 
-from mulligan.chat import Chat
 from mulligan.cli import main
 from mulligan.display import Display
 from mulligan.report.view import write_view
 from mulligan.train import train
 from mulligan.transcripts import read_rollouts, write_table
 from mulligan.types import Outcome
-
-READY = "body.ready"
-
-
-@pytest.fixture(scope="module")
-def chat(tokenizers) -> Chat:
-    return Chat(tokenizers["chatml"])
 
 
 @pytest.fixture(scope="module", autouse=True)

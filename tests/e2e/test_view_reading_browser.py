@@ -8,19 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import PHONE, OpenedPage, opened
+from browser import PHONE, READY, OpenedPage, opened
 from made_dialogues import RIGHT, WRONG, play, problem, table_of, write_run
 
-from mulligan.chat import Chat
 from mulligan.report.view import write_view
 from mulligan.transcripts import write_table
-
-READY = "body.ready"
-
-
-@pytest.fixture(scope="module")
-def chat(tokenizers) -> Chat:
-    return Chat(tokenizers["chatml"])
 
 
 @pytest.fixture(scope="module")

@@ -21,11 +21,6 @@ from mulligan.types import StopReason
 
 
 @pytest.fixture(scope="module")
-def chat(tokenizers) -> Chat:
-    return Chat(tokenizers["chatml"])
-
-
-@pytest.fixture(scope="module")
 def run(chat, tmp_path_factory) -> Path:
     return write_run(tmp_path_factory.mktemp("runs") / "made", chat)
 
